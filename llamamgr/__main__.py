@@ -1,0 +1,5 @@
+"""``python -m llamamgr``."""
+
+from llamamgr.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""``llamamgr doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.diagnosis import Finding
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Check compiler, cmake, ninja, git, GPU toolkits, disk, port and instances; each fault with the command that mends it.
+
+    Ends with status 7 when something that llamamgr cannot do without is missing.
+    """
+    from llamamgr.core.errors import MissingToolError
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.diagnosis import findings
+
+    paths = Paths.of_environment()
+    found = (*findings(paths), _port(paths))
+    if as_json:
+        import json
+
+        import msgspec
+
+        print(json.dumps({"findings": msgspec.to_builtins(found)}, indent=2))
+    else:
+        _print(found)
+    if any(finding.required and not finding.good for finding in found):
+        raise typer.Exit(MissingToolError.exit_code)
+
+
+def _print(found: tuple[Finding, ...]) -> None:
+    width = max(len(finding.name) for finding in found)
+    for finding in found:
+        print(f"{'✓' if finding.good else '✗'} {finding.name.ljust(width)}  {finding.text}")
+        if finding.mend:
+            print(f"{' ' * (width + 4)}→ {finding.mend}")
+
+
+def _port(paths: Paths) -> Finding:
+    from llamamgr.core.config import parse_address
+    from llamamgr.daemon.client import Control
+    from llamamgr.host.ports import holder_of
+    from llamamgr.host.settings import load_config
+    from llamamgr.instances.diagnosis import Finding
+
+    address = parse_address(load_config(paths).server.host)
+    holder = holder_of(address.port)
+    daemon = Control(paths).ping()
+    if holder is None:
+        return Finding("port", True, f"{address.port} is free")
+    if daemon is not None and holder.pid in (0, daemon["pid"]):
+        return Finding("port", True, f"{address.port} is llamamgr's own (pid {daemon['pid']})")
+    other = f"{address.host}:{address.port + 1}"
+    return Finding(
+        "port",
+        False,
+        f"{address.port} is held by {holder}",
+        f"stop it, or LLAMAMGR_HOST={other} llamamgr serve",
+    )

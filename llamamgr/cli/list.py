@@ -1,0 +1,87 @@
+"""``llamamgr list``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llamamgr.cli.output import human_size, print_table
+
+if TYPE_CHECKING:
+    from llamamgr.core.cards import ModelCard
+    from llamamgr.models.scan import Listing
+
+_HEAD = ("NAME", "ID", "SIZE", "QUANT", "ARCH", "CONTEXT", "MODIFIED")
+_AGES = (
+    (31_536_000, "year"),
+    (2_592_000, "month"),
+    (604_800, "week"),
+    (86_400, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
+
+
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell where models are, and what was passed over and why.")
+    ] = False,
+) -> None:
+    """List the models there are: the embedded one, the own store's, and those of the configured folders."""
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.settings import load_config
+    from llamamgr.models.index import Index
+
+    paths = Paths.of_environment()
+    listing = Index(paths, load_config(paths)).refresh()
+    if as_json:
+        _print_json(listing)
+        return
+    head = (*_HEAD, "FILE") if verbose else _HEAD
+    now = time.time()
+    print_table(head, [(*_row(card, now), card.path)[: len(head)] for card in listing.models])
+    _tell_skipped(listing, verbose)
+
+
+def _row(card: ModelCard, now: float) -> tuple[str, ...]:
+    return (
+        card.name,
+        card.digest[:12],
+        human_size(card.size),
+        card.quant or "-",
+        card.arch,
+        str(card.context or "-"),
+        age(now - card.modified),
+    )
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that counts: ``2 hours ago``."""
+    for length, unit in _AGES:
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def _tell_skipped(listing: Listing, verbose: bool) -> None:
+    if verbose:
+        for fault in listing.skipped:
+            typer.echo(f"warning: {fault.path}: {fault.reason}", err=True)
+    elif listing.skipped:
+        count = len(listing.skipped)
+        files = "file or folder was" if count == 1 else "files or folders were"
+        typer.echo(f"warning: {count} {files} passed over; `llamamgr list -v` tells why", err=True)
+
+
+def _print_json(listing: Listing) -> None:
+    import msgspec
+
+    document: dict[str, Any] = {
+        "models": [msgspec.structs.asdict(card) for card in listing.models],
+        "skipped": [msgspec.structs.asdict(fault) for fault in listing.skipped],
+    }
+    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())

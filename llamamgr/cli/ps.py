@@ -1,0 +1,46 @@
+"""``llamamgr ps``."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Annotated, Any
+
+import typer
+
+from llamamgr.cli.output import human_size, print_table
+from llamamgr.core.durations import format_duration
+
+
+def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """List the models that are loaded, with their child processes. Starts no daemon."""
+    from llamamgr.daemon.client import Control
+    from llamamgr.host.paths import Paths
+
+    answer = Control(Paths.of_environment()).call("GET", "/control/ps", timeout=5)
+    children: list[dict[str, Any]] = answer["children"]
+    if as_json:
+        print(json.dumps(answer, indent=2))
+        return
+    head = ("NAME", "STATE", "BUILD", "PID", "MEMORY", "CONTEXT", "SLOTS", "QUEUE", "UNTIL")
+    print_table(head, [_row(child) for child in children])
+
+
+def _row(child: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        child["model"]["name"],
+        child["state"],
+        f"{child['build'].partition('/')[0]} b{child['build_number']}",
+        str(child["pid"]),
+        human_size(child["memory"]),
+        str(child["context"]),
+        f"{child['busy']}/{child['slots']}",
+        str(child["queued"]),
+        _until(child),
+    )
+
+
+def _until(child: dict[str, Any]) -> str:
+    expires = child["expires"]
+    return format_duration(math.inf if expires is None else expires - time.time())

@@ -1,0 +1,111 @@
+"""``llamamgr show``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llamamgr.cli.output import human_size
+
+if TYPE_CHECKING:
+    from llamamgr.core.cards import ModelCard
+    from llamamgr.core.gguf import Header
+
+Section = tuple[str, list[tuple[str, str]]]
+
+
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name as `llamamgr list` shows it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what /api/show answers.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell the file's metadata and tensors too.")
+    ] = False,
+) -> None:
+    """Show what a model is, what it can do and where it is. Starts nothing."""
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.settings import load_config
+    from llamamgr.models.index import Index
+
+    paths = Paths.of_environment()
+    index = Index(paths, load_config(paths))
+    card = index.resolve(model)
+    header = index.header(card, verbose)
+    if as_json:
+        _print_json(card, header, verbose)
+        return
+    for title, rows in _sections(card, header, verbose):
+        _print_section(title, rows)
+
+
+def _sections(card: ModelCard, header: Header, verbose: bool) -> list[Section]:
+    sections: list[Section] = [
+        ("Model", _model_rows(card)),
+        ("Capabilities", [(word, "") for word in card.capabilities]),
+        ("Parameters", _sampling_rows(header)),
+        ("Files", _file_rows(card)),
+    ]
+    if verbose:
+        sections += [("Metadata", _metadata_rows(card, header)), ("Tensors", _tensor_rows(header))]
+    return [(title, rows) for title, rows in sections if rows]
+
+
+def _model_rows(card: ModelCard) -> list[tuple[str, str]]:
+    from llamamgr.models.details import human_count
+
+    return [
+        ("name", card.name),
+        ("architecture", card.arch),
+        ("parameters", human_count(card.parameters)),
+        ("quantization", card.quant or "unknown"),
+        ("context length", str(card.context or "unknown")),
+        ("embedding length", str(card.embedding or "unknown")),
+        ("layers", str(card.layers or "unknown")),
+        ("cache per token", human_size(card.kv_bytes_per_token)),
+    ]
+
+
+def _sampling_rows(header: Header) -> list[tuple[str, str]]:
+    """Sampling defaults that the file itself carries."""
+    prefix = "general.sampling."
+    items = sorted(header.metadata.items())
+    return [(key.removeprefix(prefix), str(value)) for key, value in items if key.startswith(prefix)]
+
+
+def _file_rows(card: ModelCard) -> list[tuple[str, str]]:
+    rows = [("source", card.source), ("size", human_size(card.size)), ("digest", card.digest[:12])]
+    rows += [("model" if number == 0 else "", path) for number, path in enumerate(card.parts)]
+    return rows + ([("projector", card.projector)] if card.projector else [])
+
+
+def _metadata_rows(card: ModelCard, header: Header) -> list[tuple[str, str]]:
+    from llamamgr.models.details import model_info
+
+    return [
+        (key, _shortened(str(value))) for key, value in model_info(card, header).items() if value is not None
+    ]
+
+
+def _tensor_rows(header: Header) -> list[tuple[str, str]]:
+    return [(one.name, f"{one.type.name} {list(one.shape)}") for one in header.tensors]
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _print_section(title: str, rows: list[tuple[str, str]]) -> None:
+    width = max(len(key) for key, _ in rows)
+    print(f"  {title}")
+    for key, value in rows:
+        print(f"    {key.ljust(width)}    {value}".rstrip())
+    print()
+
+
+def _print_json(card: ModelCard, header: Header, verbose: bool) -> None:
+    import msgspec
+
+    from llamamgr.models.details import show_answer
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(show_answer(card, header, verbose))).decode())

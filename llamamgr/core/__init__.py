@@ -1,0 +1,1 @@
+"""Facts without I/O: errors, names, durations, config, recipes, cards, flags and the GGUF header."""

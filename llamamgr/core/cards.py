@@ -1,0 +1,128 @@
+"""Cards: what is written down about instances, builds, a build's abilities, and models.
+
+All are frozen and serialise as they are (msgspec → TOML or JSON). Sizes are bytes, times are seconds since the epoch
+unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SourceKind = Literal["git", "directory", "package", "linked"]
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where llama.cpp comes from: ``location`` is a git URL, folder or package name; ``ref`` a branch, tag, commit or version."""
+
+    kind: SourceKind
+    location: str = ""
+    ref: str = ""
+
+
+class InstanceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an instance should be: the content of ``instance.toml``."""
+
+    name: str
+    arch: str = "cpu"
+    source: Source | None = None
+    cmake_args: tuple[str, ...] = ()
+    gpu_targets: str = ""
+    rpc: bool = False
+    created: float = 0.0
+
+
+class Capability(msgspec.Struct, frozen=True):
+    """What one build can do, probed from it once and kept beside it.
+
+    ``flags`` maps every option spelling that ``llama-server --help`` lists (and has not removed) to the first long spelling of
+    its entry. ``devices`` are the lines of ``--list-devices``; the CPU is not among them.
+    """
+
+    version: str
+    number: int
+    commit: str
+    tools: tuple[str, ...]
+    flags: dict[str, str]
+    devices: tuple[str, ...] = ()
+    unix_socket: bool = True
+
+
+class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash."""
+
+    id: str
+    instance: str
+    arch: str
+    number: int
+    commit: str
+    source: Source
+    cmake_args: tuple[str, ...] = ()
+    created: float = 0.0
+    seconds: float = 0.0
+    size: int = 0
+    cpu: str = ""
+    compiler: str = ""
+    verified: bool = False
+    verify_note: str = ""
+    environment: dict[str, str] = {}
+    capability: Capability | None = None
+
+
+class Build(msgspec.Struct, frozen=True):
+    """A build on disk: its card and the absolute path of its folder, which holds ``bin/``, ``lib/`` and ``build.toml``."""
+
+    card: BuildCard
+    root: str
+
+    @property
+    def key(self) -> str:
+        """Identity across the store: ``instance/build-id``."""
+        return f"{self.card.instance}/{self.card.id}"
+
+    def tool(self, name: str) -> str:
+        """Absolute path of a tool of this build (``llama-server``)."""
+        return f"{self.root}/bin/{name}"
+
+
+ModelKind = Literal["model", "projector", "adapter", "imatrix", "control-vector", "vocabulary", "draft"]
+
+
+class ModelCard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One GGUF model as the index knows it.
+
+    ``name`` is the short name with its tag, ``digest`` 64 hex digits that stay the same while the file does, ``parts`` the
+    absolute paths of all split parts in order (the first goes to ``-m``), ``size`` their sum. ``context`` is the trained context
+    length in tokens, ``quant`` such as ``Q4_K_M``, ``parameters`` the count of weights. ``capabilities`` are Ollama's words:
+    completion, tools, insert, vision, embedding, thinking, audio.
+    """
+
+    name: str
+    digest: str
+    parts: tuple[str, ...]
+    size: int
+    modified: float
+    source: str = ""
+    arch: str = ""
+    quant: str = ""
+    parameters: int = 0
+    context: int = 0
+    embedding: int = 0
+    layers: int = 0
+    kv_bytes_per_token: int = 0
+    capabilities: tuple[str, ...] = ()
+    chat_template: str = ""
+    projector: str = ""
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return self.parts[0]
+
+
+class SkippedFile(msgspec.Struct, frozen=True):
+    """A file that the index passed over, and why: corrupt, incomplete, missing parts."""
+
+    path: str
+    reason: str

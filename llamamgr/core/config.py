@@ -1,0 +1,110 @@
+"""``config.toml``: its keys, their defaults, and one parser that names every mistake.
+
+The order in which a value is decided: command line flag, environment (``LLAMAMGR_*``), config file, default.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from llamamgr.core.durations import parse_keep_alive
+from llamamgr.core.errors import ConfigError
+
+DEFAULT_PORT = 11434
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP front. ``host`` is ``address[:port]``; ``origins`` are further allowed Origins; ``body_limit`` is bytes."""
+
+    host: str = f"127.0.0.1:{DEFAULT_PORT}"
+    origins: tuple[str, ...] = ()
+    body_limit: int = 100 * 1024 * 1024
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Budgets and limits. Times are seconds, ``memory`` and ``reserve`` bytes (0 = what the machine has free)."""
+
+    memory: int = 0
+    reserve: int = 512 * 1024 * 1024
+    max_queue: int = 512
+    max_models: int = 0
+    queue_wait: float = 600.0
+    load_wait: float = 300.0
+    parallel: int = 4
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever)."""
+
+    instance: str = "default"
+    keep_alive: str | int | float = "5m"
+    models_dirs: tuple[str, ...] = ()
+    log_level: str = "info"
+    server: ServerConfig = ServerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    @property
+    def keep_alive_seconds(self) -> float:
+        return parse_keep_alive(self.keep_alive)
+
+
+def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config:
+    """A ``Config`` of a TOML document; ``ConfigError`` names the key, and for a typo the key that was meant."""
+    _check_keys(data, Config, origin, "")
+    try:
+        config = msgspec.convert(data, Config)
+        parse_keep_alive(config.keep_alive)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(
+            f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
+        ) from None
+    return config
+
+
+def _check_keys(data: Mapping[str, Any], struct: type[msgspec.Struct], origin: str, prefix: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = (
+                f"did you mean {prefix}{near[0]!s}?" if near else f"known keys: {', '.join(sorted(known))}"
+            )
+            raise ConfigError(f"{origin}: unknown key {prefix}{key}", meant)
+        inner = known[key]
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, Mapping):
+            _check_keys(value, inner, origin, f"{prefix}{key}.")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the front listens; IPv6 hosts without brackets."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """``[scheme://]host[:port]``, ``:port`` or a bare port; ``UsageError`` when the port is none."""
+    rest = text.strip().split("://", 1)[-1].split("/", 1)[0]
+    if rest.isdigit():
+        rest = f":{rest}"
+    if rest.startswith("["):
+        host, _, tail = rest[1:].partition("]")
+        port = tail.removeprefix(":")
+    elif rest.count(":") > 1:
+        host, port = rest, ""
+    else:
+        host, _, port = rest.partition(":")
+    if port and not (port.isdigit() and 0 <= int(port) <= 65535):
+        raise ConfigError(
+            f"{text!r} is no address: port {port!r} is not a number up to 65535",
+            "write host:port, such as 127.0.0.1:11434",
+        )
+    return Address(host or "127.0.0.1", int(port) if port else DEFAULT_PORT)

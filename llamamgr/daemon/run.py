@@ -1,0 +1,168 @@
+"""The daemon's life: config → objects → serve → orderly stop. The only place that knows all parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+import llamamgr
+from llamamgr.core.config import Address, Config, parse_address
+from llamamgr.core.errors import ConflictError, PermissionDeniedError
+from llamamgr.daemon.builds import CurrentBuilds
+from llamamgr.daemon.client import Control
+from llamamgr.daemon.spawn import daemon_lock
+from llamamgr.host.files import discard, locked
+from llamamgr.host.paths import Paths, ensure
+from llamamgr.host.ports import holder_of
+from llamamgr.instances.store import Store
+from llamamgr.models.index import Index
+from llamamgr.proxy.app import Services, build_app
+from llamamgr.proxy.control import build_control_app
+from llamamgr.supervise.supervisor import Supervisor
+
+log = logging.getLogger("llamamgr")
+
+_HANDOVER_SECONDS = 30.0
+_DRAIN_SECONDS = 10.0  # what requests in flight are given to finish when the daemon is told to stop
+
+
+def run(config: Config, paths: Paths, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, or until told over the control socket.
+
+    ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
+    """
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    ensure(paths.run, private=True)
+    ensure(paths.state, private=True)
+    ensure(paths.state / "engine-config")
+    # one that answers is here to stay; one that does not is on its way out and frees the lock soon
+    wait = 0.0 if Control(paths).ping() else _HANDOVER_SECONDS
+    place = locked(daemon_lock(paths), "the daemon's place", wait=wait)
+    with place, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, paths, announce))
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return factory
+
+
+async def _serve(config: Config, paths: Paths, announce: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    with _stop_signals(stop):
+        index = Index(paths, config)
+        builds = CurrentBuilds(Store(paths), config.instance)
+        supervisor = Supervisor(
+            config, builds, run=paths.run, state=paths.state, children_file=paths.children_file
+        )
+        async with supervisor:
+            services = Services(
+                children=supervisor,
+                index=index,
+                config=config,
+                version=llamamgr.__version__,
+                started=time.time(),
+                stop=stop.set,
+            )
+            async with (
+                _front(services, parse_address(config.server.host)) as address,
+                _control(services, paths.control_socket),
+            ):
+                log.info("llamamgr %s listens on %s (pid %d)", llamamgr.__version__, address.url, os.getpid())
+                announce(address.url)
+                await asyncio.to_thread(index.refresh)
+                await stop.wait()
+                services.stopping = True
+                log.info("stopping")
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _front(services: Services, address: Address) -> AsyncIterator[Address]:
+    runner = web.AppRunner(
+        build_app(services),
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=_DRAIN_SECONDS,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+        except OSError as error:
+            raise _bind_error(address, error) from None
+        port = runner.addresses[0][1]
+        yield Address(address.host, port)
+    finally:
+        await runner.cleanup()
+
+
+def _bind_error(address: Address, error: OSError) -> Exception:
+    if error.errno == errno.EADDRINUSE:
+        holder = holder_of(address.port)
+        by = f" by {holder}" if holder else ""
+        return ConflictError(
+            f"{address.host}:{address.port} is in use{by}",
+            "stop that program, or choose another address: `llamamgr serve --host 127.0.0.1:11435` or LLAMAMGR_HOST",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError(
+            f"this user may not listen on {address.host}:{address.port}", "choose a port above 1023"
+        )
+    return ConflictError(
+        f"cannot listen on {address.host}:{address.port}: {error.strerror}",
+        "check server.host in config.toml",
+    )
+
+
+@contextlib.asynccontextmanager
+async def _control(services: Services, path: Path) -> AsyncIterator[None]:
+    discard(path)  # ours: the lock is held
+    runner = web.AppRunner(
+        build_control_app(services),
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=_DRAIN_SECONDS,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        former = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(path), backlog=128).start()
+        finally:
+            os.umask(former)
+        yield
+    finally:
+        discard(path)
+        await runner.cleanup()

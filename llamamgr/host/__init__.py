@@ -1,0 +1,1 @@
+"""The only door to the machine: paths, environment, files, processes, git, package index, HTTP."""

@@ -1,0 +1,91 @@
+"""Files: written by rename, read tolerantly, locked across processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llamamgr.core.errors import ConfigError, ConflictError, DiskFullError
+
+
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
+    """``path`` holds either the former content or all of ``data``, whatever happens. ``DiskFullError`` when space runs out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    raw = data.encode() if isinstance(data, str) else data
+    try:
+        with (
+            disk_full_as_error(path),
+            os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file,
+        ):
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            scratch.unlink()
+
+
+@contextlib.contextmanager
+def disk_full_as_error(path: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT into ``DiskFullError`` naming ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no space left while writing {path}",
+                "free some space on that disk and run the command again",
+            ) from error
+        raise
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The document, or an empty one when there is no file; ``ConfigError`` names file, line and column of a fault."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", "it must be TOML; mend that line") from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold ``path`` as a lock across processes (freed by the system when the holder dies); ``ConflictError`` after ``wait`` s."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.02)
+    except filelock.Timeout:
+        raise ConflictError(
+            f"{what} is being changed by another llamamgr",
+            "wait for it to finish, then run the command again",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def replace_quickly(path: Path, data: bytes, mode: int) -> None:
+    """As ``write_atomic`` without waiting for the disk: for state that a reboot makes worthless anyway."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+    scratch.replace(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

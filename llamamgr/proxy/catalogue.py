@@ -1,0 +1,77 @@
+"""What there is and what runs: ``/api/tags``, ``/api/show``, ``/api/ps``, ``/v1/models``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from llamamgr.core.cards import ModelCard
+from llamamgr.core.errors import NotFoundError
+from llamamgr.core.names import ModelName
+from llamamgr.models import details
+from llamamgr.proxy import replies
+from llamamgr.proxy.moments import expiry
+from llamamgr.proxy.services import Services, services_of
+from llamamgr.supervise.lease import ChildStatus
+from llamamgr.wire import golang, ollama, openai
+
+
+async def tags(request: web.Request) -> web.Response:
+    return _json({"models": [details.tags_entry(card) for card in await _cards(services_of(request))]})
+
+
+async def show(request: web.Request) -> web.Response:
+    asked = ollama.parse_show(await request.read())
+    services = services_of(request)
+    try:
+        card = await services.resolve(asked.model)
+    except NotFoundError as error:
+        # here the whole name is told, tag and all
+        name = ModelName.parse(asked.model).short
+        raise NotFoundError(f"model '{name}' not found", error.hint) from None
+    header = await asyncio.to_thread(services.index.header, card, asked.verbose)
+    return _json(details.show_answer(card, header, asked.verbose, asked.system))
+
+
+async def running(request: web.Request) -> web.Response:
+    services = services_of(request)
+    now = services.clock()
+    children = [child for child in services.children.status() if child.state != "stopping"]
+    return _json({"models": [_running(child, now) for child in children]})
+
+
+def _running(child: ChildStatus, now: int) -> dict[str, Any]:
+    card = child.model
+    return {
+        "name": card.name,
+        "model": card.name,
+        "size": child.memory + child.memory_gpu,
+        "digest": card.digest,
+        "details": details.details(card),
+        "expires_at": expiry(child.expires, now),
+        "size_vram": child.memory_gpu,
+        "context_length": child.context,
+    }
+
+
+async def v1_models(request: web.Request) -> web.Response:
+    cards = await _cards(services_of(request))
+    return replies.v1(openai.models_answer([(card.name, int(card.modified)) for card in cards]))
+
+
+async def v1_model(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    card = await services_of(request).resolve(name)
+    return replies.v1(openai.model_answer(name, int(card.modified)))
+
+
+async def _cards(services: Services) -> tuple[ModelCard, ...]:
+    """Latest first, as Ollama lists them."""
+    listing = await asyncio.to_thread(services.index.refresh)
+    return tuple(sorted(listing.models, key=lambda card: -card.modified))
+
+
+def _json(value: Any) -> web.Response:
+    return replies.native(golang.encode(value))

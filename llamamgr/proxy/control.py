@@ -1,0 +1,73 @@
+"""The control API, on the socket in the 0700 runtime folder only: the public API and what the command line asks besides."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from llamamgr.core.errors import UsageError
+from llamamgr.proxy import replies
+from llamamgr.proxy.app import add_public_routes
+from llamamgr.proxy.gate import answering
+from llamamgr.proxy.services import SERVICES, Services, services_of
+
+
+class _Ping(msgspec.Struct):
+    version: str
+    pid: int
+    started: float
+    stopping: bool
+
+
+class _ModelBody(msgspec.Struct):
+    model: str
+
+
+def build_control_app(services: Services) -> web.Application:
+    """All public routes and ``/control/*``. Who reaches the socket is this user, so Host and Origin are not looked at."""
+    app = web.Application(
+        middlewares=[answering(hints=True)], client_max_size=services.config.server.body_limit
+    )
+    app[SERVICES] = services
+    add_public_routes(app)
+    app.router.add_route("GET", "/control/ping", ping)
+    app.router.add_route("GET", "/control/ps", ps)
+    app.router.add_route("POST", "/control/stop-model", stop_model)
+    app.router.add_route("POST", "/control/shutdown", shutdown)
+    return app
+
+
+async def ping(request: web.Request) -> web.Response:
+    services = services_of(request)
+    return _json(_Ping(services.version, os.getpid(), services.started, services.stopping))
+
+
+async def ps(request: web.Request) -> web.Response:
+    """``{"children": [ChildStatus…]}``; a child that never expires has ``expires`` null, which is what JSON has for infinity."""
+    return _json({"children": services_of(request).children.status()})
+
+
+async def stop_model(request: web.Request) -> web.Response:
+    """``{"model": name}`` → ``{"stopped": bool}``: False when no child of it ran."""
+    try:
+        body = msgspec.json.decode(await request.read(), type=_ModelBody)
+    except msgspec.DecodeError as error:
+        raise UsageError(f'the body must be {{"model": name}}: {error}') from None
+    services = services_of(request)
+    stopped = await services.children.unload(await services.resolve(body.model))
+    return _json({"stopped": stopped})
+
+
+async def shutdown(request: web.Request) -> web.Response:
+    """Ask the daemon to end; it answers first."""
+    services = services_of(request)
+    services.stopping = True
+    services.stop()
+    return _json({"stopping": True})
+
+
+def _json(value: Any) -> web.Response:
+    return replies.native(msgspec.json.encode(value))

@@ -1,0 +1,101 @@
+"""One generation: a lease, an exchange with its child, events out; retried once while the client has seen nothing.
+
+A child that dies takes its answer with it. As long as no byte of it has reached the client, asking again on a new lease is
+safe, since a generation changes nothing; afterwards the failure is told, with the cause of death.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from llamamgr.core.cards import ModelCard
+from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
+from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
+from llamamgr.wire.engine import EngineCall, error_of
+from llamamgr.wire.errors import ProtocolError
+from llamamgr.wire.neutral import Event, Failed
+
+Answer = TypeVar("Answer")
+Take: TypeAlias = Callable[[Sequence[Event]], Awaitable[None]]
+JSON = (("Content-Type", "application/json"),)
+
+
+class GenerationFailedError(Exception):
+    """A generation came to a bad end; ``failed`` is what there is to tell."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+class Want(msgspec.Struct, frozen=True):
+    """Whose lease is needed: the model, how to load it, and seconds it stays afterwards (None = default)."""
+
+    model: ModelCard
+    options: LoadOptions = NO_WISHES
+    keep_alive: float | None = None
+
+
+async def with_lease(
+    children: Children, want: Want, sent: Callable[[], bool], use: Callable[[Lease], Awaitable[None]]
+) -> None:
+    """Run ``use`` under a lease, and once more on a new lease when its child got lost and nothing was ``sent``.
+
+    ``GenerationFailedError`` tells a loss that could not be mended; errors of ``acquire`` and of ``use`` pass.
+    """
+    for retry in (True, False):
+        async with children.acquire(want.model, want.options, keep_alive=want.keep_alive) as lease:
+            try:
+                await use(lease)
+            except UpstreamLostError as lost:
+                # known dead before the next lease is asked for, or it might be this very child again
+                cause = await children.cause_of_death(lease.child)
+                if sent() or not retry:
+                    raise GenerationFailedError(_loss(want.model, lost, cause)) from lost
+            else:
+                return
+
+
+def _loss(model: ModelCard, lost: UpstreamLostError, cause: str | None) -> Failed:
+    if cause is None:
+        return Failed(502, f"lost the connection to the engine of {model.name}: {lost.why}", "server_error")
+    return Failed(502, f"the engine of {model.name} died while answering: {cause}", "server_error")
+
+
+async def generate(lease: Lease, call: EngineCall, take: Take) -> None:
+    """Run ``call`` on the leased child and hand its events on, never an empty list, and no ``Failed``.
+
+    ``GenerationFailedError`` for a refusal or an error in mid-stream, ``UpstreamLostError`` when the child went away.
+    """
+    async with open_exchange(lease.endpoint, call.method, call.path, JSON, call.body) as exchange:
+        if exchange.status != 200:
+            raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
+        stream = call.stream()
+        async for data in exchange:
+            await _hand_on(stream.feed(data), take)
+            if stream.ended:
+                return
+        await _hand_on(stream.eof(), take)
+
+
+async def _hand_on(events: list[Event], take: Take) -> None:
+    good = [event for event in events if not isinstance(event, Failed)]
+    if good:
+        await take(good)
+    if len(good) < len(events) and isinstance(failed := events[-1], Failed):
+        raise GenerationFailedError(failed)
+
+
+async def ask(endpoint: Endpoint, call: EngineCall, read: Callable[[bytes], Answer]) -> Answer:
+    """A small question to a child; ``GenerationFailedError`` when it refuses or gives no sense."""
+    async with open_exchange(endpoint, call.method, call.path, JSON, call.body) as exchange:
+        body = await exchange.read()
+    if exchange.status != 200:
+        raise GenerationFailedError(error_of(exchange.status, body))
+    try:
+        return read(body)
+    except ProtocolError as error:
+        raise GenerationFailedError(Failed(502, str(error), "protocol_error")) from error

@@ -1,0 +1,44 @@
+"""What the handlers work with."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from llamamgr.core.cards import ModelCard
+from llamamgr.core.config import Config
+from llamamgr.models.index import Index
+from llamamgr.supervise.lease import Children
+
+
+class Services(msgspec.Struct):
+    """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon.
+
+    ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
+    """
+
+    children: Children
+    index: Index
+    config: Config
+    version: str
+    started: float
+    stop: Callable[[], None]
+    stopping: bool = False
+    clock: Callable[[], int] = time.time_ns
+    hostname: str = msgspec.field(default_factory=socket.gethostname)
+
+    async def resolve(self, name: str) -> ModelCard:
+        """The model of that name; off the loop, since a miss looks at the disk. Errors as ``Index.resolve``."""
+        return await asyncio.to_thread(self.index.resolve, name)
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def services_of(request: web.Request) -> Services:
+    return request.app[SERVICES]

@@ -1,0 +1,48 @@
+"""A streamed answer to one client.
+
+Its head is sent with its first bytes, so that a failure before them still has a status of its own. A stream that fails later
+ends with an error in its dialect and a connection that is closed without the last chunk: no client can take it for complete.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+
+class Writer:
+    """The stream of status 200 that answers ``request``, once there is something to write."""
+
+    def __init__(self, request: web.Request, content_type: str) -> None:
+        self._request = request
+        self._content_type = content_type
+        self._response: web.StreamResponse | None = None
+
+    @property
+    def sent(self) -> bool:
+        """True once a byte of the answer reached the client's connection."""
+        return self._response is not None
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data``, after the head when it is the first; waits while the client is slow."""
+        await (await self._begun()).write(data)
+
+    async def finish(self) -> web.StreamResponse:
+        """The good end."""
+        response = await self._begun()
+        await response.write_eof()
+        return response
+
+    async def break_off(self, last_words: bytes) -> web.StreamResponse:
+        """The bad end: ``last_words``, then a closed connection without the end of the body."""
+        response = await self._begun()
+        await response.write(last_words)
+        if self._request.transport is not None:
+            self._request.transport.close()  # sends what is buffered first, unlike abort
+        return response
+
+    async def _begun(self) -> web.StreamResponse:
+        if self._response is None:
+            response = web.StreamResponse(headers={"Content-Type": self._content_type})
+            await response.prepare(self._request)
+            self._response = response
+        return self._response

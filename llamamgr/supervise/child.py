@@ -1,0 +1,170 @@
+"""One llama-server process: launch, readiness, exit, and the stop sequence.
+
+::
+
+    run() ── spawn ── poll /health ──200──► on_ready ── wait for exit ──► on_exit(cause)
+                          │ exit, or the deadline                           ▲
+                          └─────────────────────────────────────────────────┘
+    stop() ── SIGTERM ── 2 s ── SIGTERM ── 2 s ── SIGKILL to the group
+
+The engine's SIGTERM handler can deadlock and a second SIGTERM ends it even then; a stream or an unfinished request holds the
+first one up (facts on llama.cpp §0.3, §1.5). Exit is always told by ``wait``, never by asking whether a pid exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from llamamgr.host.children import spawn_child
+from llamamgr.host.files import discard
+from llamamgr.supervise.launch import Launch
+from llamamgr.supervise.lease import Endpoint
+from llamamgr.supervise.logs import LogSink
+from llamamgr.supervise.probe import ask
+
+_FIRST_POLL = 0.004
+_LONGEST_POLL = 0.1
+_PROBE_DEADLINE = 1.0
+_TERM_WAIT = 2.0
+_PIPE_WAIT = 0.25  # for what a dead child's grandchildren may still hold open
+_TAIL_LINES = 6
+
+
+class Child:
+    """A child process with one owner; ``run`` must be awaited exactly once."""
+
+    def __init__(
+        self,
+        child_id: str,
+        launch: Launch,
+        *,
+        load_wait: float,
+        on_ready: Callable[[], None],
+        on_spawned: Callable[[int], None],
+    ) -> None:
+        self.id = child_id
+        self.launch = launch
+        self.pid = 0
+        self.cause = ""
+        self._load_wait = load_wait
+        self._on_ready = on_ready
+        self._on_spawned = on_spawned
+        self._process: asyncio.subprocess.Process | None = None
+        self._exited = asyncio.Event()
+        self._stop_wanted = asyncio.Event()
+        self._log = LogSink(Path(launch.log))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.launch.endpoint
+
+    def stop(self) -> None:
+        """Begin the stop sequence; safe before the start, twice and after the end."""
+        self._stop_wanted.set()
+
+    async def wait(self) -> str:
+        """The cause of the exit, once there is one."""
+        await self._exited.wait()
+        return self.cause
+
+    async def run(self) -> str:
+        """The child's whole life; returns why it ended. Being cancelled kills the process group."""
+        try:
+            self.cause = await self._live()
+        except OSError as error:
+            self.cause = f"{self.launch.argv[0]} could not be started: {error.strerror or error}"
+        finally:
+            self._kill_group()
+            self._exited.set()
+            self._log.close()
+            if self.endpoint.socket:
+                discard(Path(self.endpoint.socket))
+        return self.cause
+
+    def log_tail(self, lines: int) -> list[str]:
+        return self._log.tail(lines)
+
+    # -- life
+
+    async def _live(self) -> str:
+        if self._stop_wanted.is_set():
+            return "it was stopped before it started"
+        process = await spawn_child(self.launch.argv, self.launch.environment)
+        self._process, self.pid = process, process.pid
+        self._on_spawned(process.pid)
+        async with asyncio.TaskGroup() as tasks:
+            drain = tasks.create_task(self._drain(process))
+            stopper = tasks.create_task(self._stop_when_wanted(process))
+            ready = tasks.create_task(self._become_ready())
+            code = await process.wait()
+            stopper.cancel()
+            ready.cancel()
+            await asyncio.wait([drain], timeout=_PIPE_WAIT)
+            self._kill_group()
+            drain.cancel()
+        return self._describe(code)
+
+    async def _drain(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while data := await process.stdout.read(65536):
+            self._log.write(data)
+
+    async def _become_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._load_wait
+        pause = _FIRST_POLL
+        while loop.time() < deadline:
+            answer = await self._healthy(min(_PROBE_DEADLINE, deadline - loop.time()))
+            if answer:
+                self._on_ready()
+                return
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_POLL, pause * 1.15)
+        self.cause = f"llama-server was not ready after {self._load_wait:g} s"
+        self._stop_wanted.set()
+
+    async def _healthy(self, deadline: float) -> bool:
+        """200 from /health; over TCP also our own alias behind our key, so that no stranger on the port passes for the child."""
+        answer = await ask(self.endpoint, "/health", deadline)
+        if answer is None or answer.status != 200:
+            return False
+        if self.endpoint.socket:
+            return True
+        models = await ask(self.endpoint, "/v1/models", deadline)
+        alias = (
+            self.launch.argv[self.launch.argv.index("--alias") + 1] if "--alias" in self.launch.argv else ""
+        )
+        return models is not None and models.status == 200 and alias.encode() in models.body
+
+    async def _stop_when_wanted(self, process: asyncio.subprocess.Process) -> None:
+        await self._stop_wanted.wait()
+        for _ in range(2):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(_TERM_WAIT)
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        """SIGKILL to the session the child leads; it is ours, and its id cannot be another's while we have not reaped it."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _describe(self, code: int) -> str:
+        if code < 0:
+            try:
+                how = f"was killed by {signal.Signals(-code).name}"
+            except ValueError:
+                how = f"was killed by signal {-code}"
+        else:
+            how = f"exited with code {code}"
+        tail = " | ".join(line.strip() for line in self._log.tail(_TAIL_LINES) if line.strip())
+        parts = [self.cause, f"llama-server {how}"]
+        said = "; ".join(part for part in parts if part)
+        return f"{said}: {tail}" if tail else said

@@ -1,0 +1,105 @@
+"""What the supervisor hands out: leases on children, and what there is to tell about children."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+from llamamgr.core.cards import Build, ModelCard
+
+
+class LoadOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Load-time wishes of a request; 0 or "" = the model's or engine's own choice. ``context`` is tokens per slot."""
+
+    context: int = 0
+    gpu_layers: int = -1
+    batch: int = 0
+    threads: int = 0
+    main_gpu: int = -1
+    use_mmap: bool | None = None
+    instance: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a child answers: a UNIX socket path, or loopback host and port with a per-launch key."""
+
+    socket: str = ""
+    host: str = ""
+    port: int = 0
+    api_key: str = ""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right of one request to use one child, held until its last byte. ``load_seconds`` is what it waited for the load."""
+
+    child: str
+    endpoint: Endpoint
+    model: ModelCard
+    build: Build
+    context: int
+    load_seconds: float = 0.0
+
+
+ChildState = Literal["loading", "ready", "stopping"]
+
+
+class ChildStatus(msgspec.Struct, frozen=True):
+    """One child as ``ps`` shows it. ``memory`` and ``memory_gpu`` are bytes, ``expires`` seconds since the epoch (inf = never)."""
+
+    id: str
+    model: ModelCard
+    build: str
+    build_number: int
+    state: ChildState
+    pid: int
+    context: int
+    slots: int
+    busy: int
+    queued: int
+    memory: int
+    memory_gpu: int
+    started: float
+    expires: float
+
+
+class ChildCrashedError(Exception):
+    """The child behind a lease died. ``cause`` has its exit code or signal and the last log lines."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+NO_WISHES = LoadOptions()
+
+
+class Children(Protocol):
+    """The supervisor as the proxy sees it."""
+
+    def acquire(
+        self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Wait for a ready child of ``model`` and hold it. ``keep_alive`` is seconds it stays after this request (None = default).
+
+        Raises ``BusyError`` (queue full or wait too long), ``EngineError`` (load failed: exit code and log tail),
+        ``MissingToolError`` (no build installed), ``DeadlineError`` (load too slow).
+        """
+        ...
+
+    async def unload(self, model: ModelCard) -> bool:
+        """Stop every child of ``model`` once its requests are done; False when there was none."""
+        ...
+
+    def expire(self, model: ModelCard, keep_alive: float) -> None:
+        """Set when idle children of ``model`` go, ``keep_alive`` seconds from now (0 = now)."""
+        ...
+
+    def status(self) -> tuple[ChildStatus, ...]:
+        """All children, latest expiry first."""
+        ...
+
+    async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
+        """Why ``child`` died (exit code or signal, last log lines), waiting up to ``wait`` s for it to be known; None if alive."""
+        ...

@@ -1,0 +1,100 @@
+"""The children file: what a killed daemon left running is found and reaped by the next one.
+
+A child is named by pid *and* start time, so that a recycled pid is never touched; and it must still run the program that was
+written down. The file is rewritten on every start and exit, by rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from llamamgr.host.files import replace_quickly
+
+_TOLERANCE = 0.05  # seconds; psutil derives a start time from clock ticks
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One running child. ``started`` is its start time in seconds since the epoch, as the system tells it."""
+
+    id: str
+    pid: int
+    started: float
+    program: str
+    socket: str
+    model: str
+
+
+class ChildrenFile:
+    """The file at ``path``; a missing or broken one counts as empty."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
+        self._save()
+
+    def remove(self, child: str) -> None:
+        if self._entries.pop(child, None) is not None:
+            self._save()
+
+    def reap(self) -> list[Entry]:
+        """Kill what an earlier daemon left, remove its sockets, empty the file. Returns what was still alive."""
+        alive = [entry for entry in self._read() if _same_process(entry)]
+        for entry in alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(entry.pid, signal.SIGKILL)
+        for entry in self._read():
+            with contextlib.suppress(OSError):
+                Path(entry.socket).unlink()
+        psutil.wait_procs([p for entry in alive if (p := _process(entry.pid))], timeout=5)
+        self._entries = {}
+        self._save()
+        return alive
+
+    def _read(self) -> list[Entry]:
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=list[Entry])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return []
+
+    def _save(self) -> None:
+        with contextlib.suppress(OSError):
+            replace_quickly(self.path, msgspec.json.encode(list(self._entries.values())), 0o600)
+
+
+def start_time(pid: int) -> float:
+    """When the process started; 0.0 when it is gone already."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def _same_process(entry: Entry) -> bool:
+    process = _process(entry.pid)
+    if process is None:
+        return False
+    try:
+        if (
+            process.status() == psutil.STATUS_ZOMBIE
+            or abs(process.create_time() - entry.started) > _TOLERANCE
+        ):
+            return False
+        return entry.program in process.cmdline()
+    except psutil.Error:
+        return False

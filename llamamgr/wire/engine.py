@@ -1,0 +1,199 @@
+"""llama-server's own dialect: calls to it, and its streams as neutral events.
+
+Every generation is asked for as a stream, whatever the client wants: a stream can be watched, cancelled and
+known to be cut. Facts (endpoints, fields, order of chunks, errors) are those of llama.cpp b11434, read and
+recorded; fields that are not named here are skipped, so newer builds may add more.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from llamamgr.wire import neutral
+from llamamgr.wire.engine_stream import UNREADABLE, ChatStream, Completion, CompletionStream, error_of
+from llamamgr.wire.errors import ProtocolError
+from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest
+
+__all__ = [
+    "ChatStream",
+    "CompletionStream",
+    "EngineCall",
+    "EngineStream",
+    "apply_template_call",
+    "chat_call",
+    "completion_call",
+    "detokenize_call",
+    "error_of",
+    "read_content",
+    "read_prompt",
+    "read_tokens",
+    "tokenize_call",
+]
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+EngineStream: TypeAlias = ChatStream | CompletionStream
+
+
+class EngineCall(msgspec.Struct, frozen=True):
+    """A request to llama-server: ``body`` is JSON. ``top_logprobs`` is what its stream has to cut
+    alternatives down to.
+    """
+
+    method: str
+    path: str
+    body: bytes
+    top_logprobs: int = 0
+
+    def stream(self) -> EngineStream:
+        """The reader of this call's answer."""
+        kind = CompletionStream if self.path == "/completion" else ChatStream
+        return kind(self.top_logprobs)
+
+
+def chat_call(request: ChatRequest) -> EngineCall:
+    """``POST /v1/chat/completions``."""
+    body: dict[str, object] = {
+        **request.sampling,
+        "messages": [_message(message) for message in request.messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.tools:
+        body["tools"] = request.tools
+    if request.tool_choice:
+        body["tool_choice"] = request.tool_choice
+    if request.think is not None:
+        body["chat_template_kwargs"] = _thinking(request.think)
+    if isinstance(request.response_format, neutral.JsonObject):
+        body["response_format"] = {"type": "json_object"}
+    elif request.response_format is not None:
+        # a bare `schema` beside the type is silently ignored by llama-server
+        schema = {"name": "answer", "schema": request.response_format.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.logprobs:
+        # with 0 alternatives llama-server sends no probabilities at all
+        body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs)}
+    return EngineCall("POST", "/v1/chat/completions", msgspec.json.encode(body), request.top_logprobs)
+
+
+def completion_call(request: PromptRequest) -> EngineCall:
+    """``POST /completion``, the native endpoint, which tells the ids of the generated tokens.
+
+    Of the last chunk only the fields read here are asked for: by default it repeats the whole prompt.
+    """
+    body: dict[str, object] = {
+        **request.sampling,
+        "prompt": request.prompt,
+        "stream": True,
+        "return_tokens": True,
+        "response_fields": list(Completion.__struct_fields__),
+    }
+    if isinstance(request.response_format, neutral.JsonObject):
+        body["json_schema"] = {"type": "object"}
+    elif request.response_format is not None:
+        body["json_schema"] = request.response_format.schema
+    elif request.grammar:
+        body["grammar"] = request.grammar
+    if request.logprobs:
+        body["n_probs"] = max(1, request.top_logprobs)
+    return EngineCall("POST", "/completion", msgspec.json.encode(body), request.top_logprobs)
+
+
+def apply_template_call(messages: tuple[Message, ...], think: neutral.Think = None) -> EngineCall:
+    """``POST /apply-template``; the answer is read by ``read_prompt``."""
+    body: dict[str, object] = {"messages": [_message(message) for message in messages]}
+    if think is not None:
+        body["chat_template_kwargs"] = _thinking(think)
+    return EngineCall("POST", "/apply-template", msgspec.json.encode(body))
+
+
+def tokenize_call(content: str, *, add_special: bool = False) -> EngineCall:
+    """``POST /tokenize``, control tokens in the text counting as such; the answer is read by
+    ``read_tokens``.
+    """
+    body = {"content": content, "add_special": add_special, "parse_special": True}
+    return EngineCall("POST", "/tokenize", msgspec.json.encode(body))
+
+
+def detokenize_call(tokens: tuple[int, ...]) -> EngineCall:
+    """``POST /detokenize``; the answer is read by ``read_content``."""
+    return EngineCall("POST", "/detokenize", msgspec.json.encode({"tokens": tokens}))
+
+
+def read_prompt(body: bytes) -> str:
+    """The rendered prompt in an answer of ``/apply-template``; ``ProtocolError`` when there is none."""
+    return _read(body, _PromptAnswer).prompt
+
+
+def read_tokens(body: bytes) -> tuple[int, ...]:
+    """The token ids in an answer of ``/tokenize``; ``ProtocolError`` when there are none."""
+    return _read(body, _TokensAnswer).tokens
+
+
+def read_content(body: bytes) -> str:
+    """The text in an answer of ``/detokenize``; ``ProtocolError`` when there is none."""
+    return _read(body, _ContentAnswer).content
+
+
+class _PromptAnswer(msgspec.Struct):
+    prompt: str
+
+
+class _TokensAnswer(msgspec.Struct):
+    tokens: tuple[int, ...]
+
+
+class _ContentAnswer(msgspec.Struct):
+    content: str
+
+
+def _read(body: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UNREADABLE as error:
+        raise ProtocolError(f"the engine sent what cannot be read: {error}") from None
+
+
+def _thinking(think: bool | str) -> dict[str, object]:
+    """Template arguments: ``enable_thinking`` must be a JSON bool, a level is an argument of its own."""
+    if isinstance(think, str):
+        return {"enable_thinking": True, "reasoning_effort": think}
+    return {"enable_thinking": think}
+
+
+def _message(message: Message) -> dict[str, object]:
+    wire: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.images:
+        wire["content"] = [{"type": "text", "text": message.content}, *map(_media_part, message.images)]
+    if message.thinking:
+        wire["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.tool_name:
+        wire["name"] = message.tool_name
+    if message.tool_call_id:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _tool_call(call: neutral.ToolCall) -> dict[str, object]:
+    function = {"name": call.name, "arguments": call.arguments}
+    wire: dict[str, object] = {"type": "function", "function": function}
+    return {"id": call.id, **wire} if call.id else wire
+
+
+def _media_part(data: str) -> dict[str, object]:
+    """An image or a sound as a content part; clients send both in one list, so the first bytes tell which
+    it is.
+    """
+    start = base64.b64decode(data[:16] + "=" * (-len(data[:16]) % 4))
+    if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    if start[:3] == b"ID3" or start[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}
+    kind = "jpeg" if start[:3] == b"\xff\xd8\xff" else "webp" if start[:4] == b"RIFF" else "png"
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}

@@ -1,0 +1,328 @@
+"""llama-server's streams → neutral events; its errors → one plain sentence.
+
+Shapes and order of chunks are those of llama.cpp b11434, read and recorded; fields that are not named here
+are skipped, so newer builds may add more.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from llamamgr.wire import neutral, sse
+from llamamgr.wire.errors import ProtocolError
+from llamamgr.wire.neutral import Failed, Finished, Usage
+from llamamgr.wire.sse import SseParser
+
+# what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_NO_END = "the engine's answer ended before it was complete"
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "exceed_context_size_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "not_supported_error": 501,
+    "unavailable_error": 503,
+}
+_STOP_REASONS: dict[str, neutral.FinishReason] = {
+    "limit": "length",
+    "length": "length",
+    "tool_calls": "tool_calls",
+}
+
+
+def error_of(status: int, body: bytes) -> Failed:
+    """A refusal as one plain sentence: llama-server's JSON is unwrapped, anything else is quoted up to 500
+    characters.
+    """
+    try:
+        error = msgspec.json.decode(body, type=_ErrorAnswer).error
+    except UNREADABLE:
+        text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
+        return Failed(status, text or f"the engine answered {status} without a word")
+    return Failed(status, error.message or f"the engine answered {status}", error.type)
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str = ""
+    type: str = "server_error"
+    code: int | str | None = None
+
+
+class _ErrorAnswer(msgspec.Struct):
+    error: _ErrorBody
+
+
+class _TopLogprob(msgspec.Struct):
+    token: str = ""
+    logprob: float | None = None
+    bytes: tuple[int, ...] = ()
+
+
+class _Logprob(_TopLogprob):
+    top_logprobs: list[_TopLogprob] = []
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Logprob] | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Timings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float | None = None
+    predicted_n: int = 0
+    predicted_ms: float | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    error: _ErrorBody | None = None
+
+
+class Completion(msgspec.Struct):
+    """A chunk of ``/completion``; its field names are also what is asked of the last one."""
+
+    content: str = ""
+    tokens: tuple[int, ...] = ()
+    stop: bool = False
+    stop_type: str = ""
+    tokens_predicted: int = 0
+    tokens_evaluated: int = 0
+    timings: _Timings | None = None
+    completion_probabilities: list[_Logprob] = []
+    error: _ErrorBody | None = None
+
+
+class _Stream(ABC):
+    """What both streams share: frames in, events out, and exactly one end, be it good or bad."""
+
+    def __init__(self, top_logprobs: int = 0) -> None:
+        self._frames = SseParser()
+        self._top = top_logprobs
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """True once ``Finished`` or ``Failed`` has been told; what comes after it is ignored."""
+        return self._ended
+
+    def feed(self, data: bytes) -> list[neutral.Event]:
+        """The events that these body bytes complete."""
+        events: list[neutral.Event] = []
+        try:
+            for frame in self._frames.feed(data):
+                self._frame(frame, events)
+        except ProtocolError as error:
+            for earlier in error.before:
+                if isinstance(earlier, sse.Event):
+                    self._frame(earlier, events)
+            self._fail(events, _unreadable(error))
+        return events
+
+    def eof(self) -> list[neutral.Event]:
+        """The body ended: nothing when the answer was complete, else ``Failed``."""
+        events: list[neutral.Event] = []
+        if not self._ended:
+            self._fail(events, Failed(502, _NO_END, "protocol_error"))
+        return events
+
+    def _frame(self, frame: sse.Event, events: list[neutral.Event]) -> None:
+        if self._ended:
+            return
+        if frame.name == "error":
+            self._fail(events, _failure(frame.data))
+            return
+        try:
+            self._take(frame.data, events)
+        except UNREADABLE as error:
+            self._fail(events, _unreadable(error))
+
+    @abstractmethod
+    def _take(self, data: bytes, events: list[neutral.Event]) -> None:
+        """Add what one frame's data tells."""
+
+    def _fail(self, events: list[neutral.Event], failed: Failed) -> None:
+        if not self._ended:
+            self._ended = True
+            events.append(failed)
+
+    def _logprobs(self, found: list[_Logprob]) -> tuple[neutral.Logprob, ...]:
+        return tuple(
+            neutral.Logprob(
+                one.token,
+                one.logprob or 0.0,
+                one.bytes,
+                tuple(
+                    neutral.Alternative(top.token, top.logprob or 0.0, top.bytes)
+                    for top in one.top_logprobs[: self._top]
+                ),
+            )
+            for one in found
+        )
+
+
+_DECODE_CHUNK = msgspec.json.Decoder(_Chunk)
+_DECODE_COMPLETION = msgspec.json.Decoder(Completion)
+
+
+class ChatStream(_Stream):
+    """The answer to ``chat_call``: deltas, a chunk with the finish reason, one with usage and timings, then
+    ``[DONE]``.
+
+    Without ``[DONE]`` an answer is not complete: llama-server leaves it out after an error in mid-stream.
+    """
+
+    def __init__(self, top_logprobs: int = 0) -> None:
+        super().__init__(top_logprobs)
+        self._reason = ""
+        self._usage: _Usage | None = None
+        self._timings: _Timings | None = None
+
+    def _take(self, data: bytes, events: list[neutral.Event]) -> None:
+        if data == b"[DONE]":
+            self._finish(events)
+            return
+        chunk = _DECODE_CHUNK.decode(data)
+        if chunk.error is not None:
+            self._fail(events, _failed(chunk.error))
+            return
+        self._usage = chunk.usage or self._usage
+        self._timings = chunk.timings or self._timings
+        if chunk.choices:
+            choice = chunk.choices[0]
+            self._reason = choice.finish_reason or self._reason
+            self._delta(choice, events)
+
+    def _delta(self, choice: _Choice, events: list[neutral.Event]) -> None:
+        delta = choice.delta
+        logprobs: tuple[neutral.Logprob, ...] = ()
+        if choice.logprobs and choice.logprobs.content:
+            logprobs = self._logprobs(choice.logprobs.content)
+        # the probability of an end token comes without text, and is left out: clients do not expect it
+        if delta.reasoning_content:
+            events.append(neutral.ThinkingDelta(delta.reasoning_content, logprobs))
+            logprobs = ()
+        if delta.content:
+            events.append(neutral.TextDelta(delta.content, logprobs))
+        for call in delta.tool_calls or ():
+            function = call.function
+            events.append(
+                neutral.ToolCallDelta(
+                    call.index, call.id or "", function.name or "", function.arguments or ""
+                )
+            )
+
+    def _finish(self, events: list[neutral.Event]) -> None:
+        if not self._reason:
+            self._fail(events, Failed(502, _NO_END, "protocol_error"))
+            return
+        self._ended = True
+        usage = self._usage
+        if usage is not None:
+            details = usage.prompt_tokens_details
+            cached = details.cached_tokens if details else 0
+            counted = Usage(usage.prompt_tokens, cached, usage.completion_tokens)
+        else:
+            counted = _usage_of(self._timings)
+        reason = _STOP_REASONS.get(self._reason, "stop")
+        events.append(Finished(reason, counted, _timings(self._timings)))
+
+
+class CompletionStream(_Stream):
+    """The answer to ``completion_call``: one chunk per token, the last with ``stop: true``; there is no
+    ``[DONE]``.
+    """
+
+    def __init__(self, top_logprobs: int = 0) -> None:
+        super().__init__(top_logprobs)
+        self._tokens: list[int] = []
+
+    def _take(self, data: bytes, events: list[neutral.Event]) -> None:
+        chunk = _DECODE_COMPLETION.decode(data)
+        if chunk.error is not None:
+            self._fail(events, _failed(chunk.error))
+            return
+        self._tokens += chunk.tokens
+        if chunk.content:
+            events.append(neutral.TextDelta(chunk.content, self._logprobs(chunk.completion_probabilities)))
+        if chunk.stop:
+            self._ended = True
+            usage = Usage(
+                chunk.tokens_evaluated, chunk.timings.cache_n if chunk.timings else 0, chunk.tokens_predicted
+            )
+            reason = _STOP_REASONS.get(chunk.stop_type, "stop")
+            events.append(Finished(reason, usage, _timings(chunk.timings), tuple(self._tokens)))
+
+
+def _unreadable(error: Exception) -> Failed:
+    return Failed(502, f"the engine sent what cannot be read: {error}", "protocol_error")
+
+
+def _usage_of(timings: _Timings | None) -> Usage:
+    if timings is None:
+        return Usage()
+    return Usage(timings.cache_n + timings.prompt_n, timings.cache_n, timings.predicted_n)
+
+
+def _timings(timings: _Timings | None) -> neutral.Timings:
+    if timings is None:
+        return neutral.Timings()
+    return neutral.Timings(timings.prompt_ms or 0.0, timings.predicted_ms or 0.0)
+
+
+def _failed(error: _ErrorBody) -> Failed:
+    known = _STATUS_OF_TYPE.get(error.type, 500)
+    status = error.code if isinstance(error.code, int) and 400 <= error.code <= 599 else known
+    return Failed(status, error.message or "the engine reported an error without a word", error.type)
+
+
+def _failure(data: bytes) -> Failed:
+    """An ``error:`` line: its JSON is the error itself or wraps it."""
+    try:
+        return _failed(msgspec.json.decode(data, type=_ErrorAnswer).error)
+    except UNREADABLE:
+        pass
+    try:
+        return _failed(msgspec.json.decode(data, type=_ErrorBody))
+    except UNREADABLE:
+        return error_of(500, data)

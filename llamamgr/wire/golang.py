@@ -1,0 +1,183 @@
+"""JSON as Go writes and refuses it: Ollama's clients know its texts, and some match them.
+
+Facts: Go encoding/json (HTML escapes, number format, error texts), strconv.Quote, encoding/base64; the
+texts are those that a real Ollama answered.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+
+from llamamgr.wire.errors import DialectError
+
+_T = TypeVar("_T")
+
+_HTML = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
+_HTML_ESCAPES = {
+    b"<": rb"\u003c",
+    b">": rb"\u003e",
+    b"&": rb"\u0026",
+    b"\xe2\x80\xa8": rb"\u2028",
+    b"\xe2\x80\xa9": rb"\u2029",
+}
+_ILL_TYPED = re.compile(r"Expected `(\w+)[^`]*`, got `(\w+)`(?: - at `\$\.?(.*)`)?")
+_MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<pair>u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<lone>u[dD][89a-fA-F]..)|.)", re.DOTALL
+)
+
+# msgspec's word for what it met → Go's, and for what it expected → Go's type
+_VALUES = {"str": "string", "int": "number", "float": "number"}
+_TYPES = {"str": "string", "float": "float64", "array": "[]interface {}", "object": "map[string]interface {}"}
+
+# msgspec's complaint → the end of Go's `invalid character 'x' …`
+_COMPLAINTS = {
+    "object keys must be strings": "looking for beginning of object key string",
+    "trailing comma in object": "looking for beginning of object key string",
+    "expected ':'": "after object key",
+    "expected ',' or '}'": "after object key:value pair",
+    "expected ',' or ']'": "after array element",
+    "invalid escape character in string": "in string escape code",
+    "invalid number": "in numeric literal",
+}
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON with Go's HTML escapes."""
+    return escape(msgspec.json.encode(value))
+
+
+def escape(json: bytes) -> bytes:
+    """``json`` with ``<``, ``>``, ``&`` and the two line separators of Unicode as escapes; they occur in
+    strings only.
+    """
+    if not _HTML.search(json):
+        return json
+    return _HTML.sub(lambda match: _HTML_ESCAPES[match[0]], json)
+
+
+def number(value: float) -> msgspec.Raw:
+    """A float64 as Go writes it: the shortest form, an exponent only below 1e-6 and from 1e21 on."""
+    text = repr(float(value))
+    mantissa, _, exponent = text.partition("e")
+    if exponent and -6 <= int(exponent) < 21:
+        text = format(Decimal(text), "f")
+    elif exponent:
+        text = f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+    return msgspec.Raw(text.removesuffix(".0").encode())
+
+
+def quote(text: bytes) -> str:
+    """``%q``: a double-quoted Go string."""
+    plain = text.decode("utf-8", "replace").replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", _quoted_control, plain) + '"'
+
+
+def _quoted_control(match: re.Match[str]) -> str:
+    named = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+    return named.get(match[0]) or f"\\x{ord(match[0]):02x}"
+
+
+def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -> _T:
+    """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words.
+
+    As with Go, what follows the first JSON value is ignored, lone surrogates and broken UTF-8 become
+    U+FFFD, and ``null`` is an empty object. ``struct`` is Go's name of the type; ``types`` maps a path
+    (``messages[].content``) to Go's type where it is not the plain one. An empty body is ``missing request
+    body``.
+    """
+    if not body.strip():
+        raise DialectError(400, "missing request body")
+    try:
+        return _decode(body, kind)
+    except msgspec.ValidationError as error:
+        raise DialectError(400, _ill_typed(str(error), struct, types)) from None
+    except msgspec.DecodeError as error:
+        raise DialectError(400, _malformed(str(error), body)) from None
+    except RecursionError:
+        raise DialectError(400, "json: exceeded max depth") from None
+
+
+def _decode(body: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        repaired = _repaired(body, str(error))
+        if repaired == body:
+            raise
+        return _decode(repaired, kind)
+
+
+def _repaired(body: bytes, complaint: str) -> bytes:
+    """``body`` without what Go would have passed over; the same when there is nothing of the kind."""
+    if body.strip() == b"null":
+        return b"{}"
+    match = _MALFORMED.search(complaint)
+    if match and match[1] == "trailing characters":
+        return body[: int(match[2]) - 1]
+    valid = body.decode("utf-8", "replace").encode()
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], valid)
+
+
+def _ill_typed(complaint: str, struct: str, types: Mapping[str, str]) -> str:
+    match = _ILL_TYPED.search(complaint)
+    if not match:
+        return f"json: cannot unmarshal number into Go value of type api.{struct}"
+    expected, got, path = match[1], match[2], re.sub(r"\[\d+\]|\[\.\.\.\]", "[]", match[3] or "")
+    value = _VALUES.get(got, got)
+    if not path:
+        return f"json: cannot unmarshal {value} into Go value of type api.{struct}"
+    kind = types.get(path) or _TYPES.get(expected, expected)
+    if path.startswith("messages[]"):
+        struct, path = "Alias", path.removeprefix("messages[]").removeprefix(".")
+    field = path.replace("[]", "")
+    where = f"struct field {struct}.{field}" if field else "value"
+    return f"json: cannot unmarshal {value} into Go {where} of type {kind}"
+
+
+def _malformed(complaint: str, body: bytes) -> str:
+    match = _MALFORMED.search(complaint)
+    if not match:
+        return "unexpected EOF"
+    at = min(int(match[2]), len(body) - 1)
+    character = body[at : at + 1].decode("latin-1")
+    shown = {"'": "'\\''", '"': "'\"'"}.get(
+        character, f"'{character}'" if character.isprintable() else repr(character)
+    )
+    return f"invalid character {shown} {_COMPLAINTS.get(match[1], 'looking for beginning of value')}"
+
+
+def illegal_base64_at(text: str) -> int:
+    """Where Go's standard base64 decoder would stop, or -1 when it accepts ``text``: padding is a must,
+    line ends are skipped.
+    """
+    try:
+        binascii.a2b_base64(text.encode("latin-1"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return _walk_base64(text.encode())
+    return -1
+
+
+def _walk_base64(text: bytes) -> int:
+    body = re.match(rb"[A-Za-z0-9+/\r\n]*", text)
+    stop = body.end() if body else 0
+    seen = [at for at in range(stop) if text[at] not in b"\r\n"]
+    odd = len(seen) % 4
+    rest = text[stop:].translate(None, b"\r\n")
+    if not rest:
+        # Go names the start of the quantum that is not whole
+        return seen[-odd] if odd else -1
+    if rest[:1] != b"=" or odd < 2:
+        return stop
+    padding = b"=" * (4 - odd)
+    if rest == padding:
+        return -1
+    if padding.startswith(rest):
+        return len(text)
+    return stop + len(text[stop:]) - len(text[stop:].lstrip(b"=\r\n"))

@@ -1,0 +1,319 @@
+"""The client side of HTTP/1.1, as much as llama-server (cpp-httplib) needs: one request out, one answer in.
+
+A ``ResponseParser`` reads exactly one answer. Its states, each a method that eats bytes and names the next
+one::
+
+    head ─┬─ no body ──────────────────────────────► done
+          ├─ Content-Length ─► length ─────────────► done
+          ├─ chunked ─► size ⇄ chunk ─► trailer ───► done
+          └─ neither ─► until_close ── eof ────────► done
+
+A connection that closes in any other state is an error and never a clean end: that is how a crash in
+mid-stream is told from a finished answer. Everything that must be held back (head, a chunk's size line,
+trailers) is bounded; bodies are passed on as they come. Grammar: RFC 9112; obsolete line folding, bare LF
+and doubled framing are refused, since the peer never sends them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from llamamgr.wire.errors import PrematureEndError, ProtocolError
+
+__all__ = [
+    "Body",
+    "End",
+    "Event",
+    "Head",
+    "PrematureEndError",
+    "ProtocolError",
+    "ResponseParser",
+    "request_bytes",
+]
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HEADER = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)" % _WORD.encode())
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
+_REQUEST_METHOD = re.compile(_WORD + r"\Z")
+_REQUEST_TARGET = re.compile(r"[!-~]+\Z")
+_REQUEST_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Status line and headers of an answer; header names are lower-case, in the order they came."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+
+    def header(self, name: str, default: str = "") -> str:
+        """The first value of a header, ``name`` in lower case."""
+        return next((value for key, value in self.headers if key == name), default)
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A piece of the body, never empty."""
+
+    data: bytes
+
+
+class End(msgspec.Struct, frozen=True):
+    """The answer is complete; ``keep_alive``: the peer will take another request on this connection."""
+
+    keep_alive: bool
+
+
+Event: TypeAlias = Head | Body | End
+
+
+def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
+    """A whole request.
+
+    ``Host`` is added where missing; framing headers are always ours, whatever ``headers`` says. ``ValueError``
+    when a part holds what would end its line: nothing a client sent can become a second request.
+    """
+    if not _REQUEST_METHOD.match(method) or not _REQUEST_TARGET.match(target):
+        raise ValueError(f"no valid request line: {method!r} {target!r}")
+    lines = [f"{method} {target} HTTP/1.1"]
+    if not any(name.lower() == "host" for name, _ in headers):
+        lines.append("Host: localhost")
+    for name, value in headers:
+        if not _REQUEST_METHOD.match(name) or not _REQUEST_VALUE.match(value):
+            raise ValueError(f"no valid header: {name!r}: {value!r}")
+        if name.lower() not in _FRAMING:
+            lines.append(f"{name}: {value}")
+    if body or method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+
+class ResponseParser:
+    """Reads one answer from any chunking of its bytes.
+
+    ``method`` is the request's (an answer to HEAD has no body). ``max_head`` bounds status line, headers
+    and trailers in bytes, ``max_headers`` their number, ``max_line`` a chunk's size line. ``surplus``
+    becomes True when bytes follow the end: such a connection must not be used again.
+    """
+
+    def __init__(
+        self, method: str = "GET", *, max_head: int = 65536, max_headers: int = 128, max_line: int = 4096
+    ) -> None:
+        self.surplus = False
+        self._method = method
+        self._max_head = max_head
+        self._max_headers = max_headers
+        self._max_line = max_line
+        self._held = b""
+        self._left = 0
+        self._keep_alive = False
+        self._started = False
+        self._events: list[Event] = []
+        self._parts: list[bytes] = []
+        self._state: Callable[[bytes], bytes] = self._head
+
+    @property
+    def done(self) -> bool:
+        """True once ``End`` has been told."""
+        return self._state == self._done
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete; body pieces of one call are joined.
+
+        ``ProtocolError`` when they break the rules.
+        """
+        self._started = self._started or bool(data)
+        rest = self._held + data if self._held else data
+        self._held = b""
+        events = self._events = []
+        try:
+            while rest:
+                rest = self._state(rest)
+        except ProtocolError as error:
+            self._flush()
+            error.before = tuple(events)
+            raise
+        self._flush()
+        return events
+
+    def eof(self) -> list[Event]:
+        """The peer closed: the end of an answer that ends so, ``PrematureEndError`` for any other
+        unfinished one.
+        """
+        if self._state == self._until_close:
+            self._events = []
+            self._finish()
+            return self._events
+        if self._state == self._done:
+            return []
+        where = (
+            "in the middle of the body"
+            if self._state != self._head
+            else "before the answer"
+            if not self._started
+            else "in the head"
+        )
+        raise PrematureEndError(f"connection closed {where}", started=self._started)
+
+    # Each state below takes all the bytes there are, and returns those that belong to the next state. It
+    # puts what it cannot use yet into _held and returns nothing.
+
+    def _head(self, data: bytes) -> bytes:
+        block, rest = self._block(data)
+        if block is None:
+            return b""
+        first, *lines = block.split(b"\r\n")
+        match = _STATUS_LINE.fullmatch(first)
+        if not match:
+            raise ProtocolError(f"malformed status line {first[:80]!r}")
+        status, headers = int(match[2]), self._headers(lines)
+        if status == 101:
+            raise ProtocolError("the peer switched protocols without being asked")
+        if status >= 200:
+            head = Head(status, (match[3] or b"").decode("latin-1"), headers)
+            self._events.append(head)
+            self._frame(head, newer=match[1] == b"1")
+        return rest
+
+    def _frame(self, head: Head, *, newer: bool) -> None:
+        """Choose how the body ends (RFC 9112 §6.3)."""
+        lengths = {value for name, value in head.headers if name == "content-length"}
+        codings = [value.strip().lower() for name, value in head.headers if name == "transfer-encoding"]
+        options = {
+            word.strip().lower()
+            for name, value in head.headers
+            if name == "connection"
+            for word in value.split(",")
+        }
+        self._keep_alive = "close" not in options and (newer or "keep-alive" in options)
+        if len(lengths) > 1 or not all(_LENGTH.match(value) for value in lengths):
+            raise ProtocolError(f"malformed content-length {sorted(lengths)}")
+        if self._method == "HEAD" or head.status in (204, 304):
+            self._finish()
+        elif codings:
+            if codings != ["chunked"] or lengths:
+                raise ProtocolError(
+                    f"unknown framing: transfer-encoding {codings}, content-length {sorted(lengths)}"
+                )
+            self._state = self._size
+        elif lengths:
+            self._left = int(lengths.pop())
+            self._state = self._length
+            if not self._left:
+                self._finish()
+        else:
+            self._keep_alive = False
+            self._state = self._until_close
+
+    def _length(self, data: bytes) -> bytes:
+        piece, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
+        self._left -= len(piece)
+        self._parts.append(piece)
+        if not self._left:
+            self._finish()
+        return rest
+
+    def _until_close(self, data: bytes) -> bytes:
+        self._parts.append(data)
+        return b""
+
+    def _size(self, data: bytes) -> bytes:
+        """All whole chunks that there are, then the start of an unfinished one: the hot loop of streaming."""
+        at, end, parts = 0, len(data), self._parts
+        while at < end:
+            stop = data.find(b"\r\n", at, at + self._max_line)
+            if stop < 0:
+                if end - at >= self._max_line:
+                    raise ProtocolError("chunk size line too long")
+                self._held = data[at:]
+                return b""
+            match = _SIZE_LINE.fullmatch(data, at, stop)
+            if not match:
+                raise ProtocolError(f"malformed chunk size {data[at : min(stop, at + 40)]!r}")
+            size, start = int(match[1], 16), stop + 2
+            if not size:
+                self._state = self._trailer
+                # the empty line that ends the trailers may be the one that ends the size line
+                return b"\r\n" + data[start:]
+            at = start + size
+            if at + 2 > end:
+                self._left = size
+                self._state = self._chunk
+                return data[start:]
+            if data[at : at + 2] != b"\r\n":
+                raise ProtocolError("a chunk is longer than its size")
+            parts.append(data[start:at])
+            at += 2
+        return b""
+
+    def _chunk(self, data: bytes) -> bytes:
+        """The rest of one chunk and the line end after it, of which ``_left`` counts only the first."""
+        piece = data[: self._left]
+        self._left -= len(piece)
+        if piece:
+            self._parts.append(piece)
+        rest = data[len(piece) :]
+        if self._left or not rest:
+            return b""
+        if len(rest) == 1:
+            if rest != b"\r":
+                raise ProtocolError("a chunk is longer than its size")
+            return self._hold(rest)
+        if rest[:2] != b"\r\n":
+            raise ProtocolError("a chunk is longer than its size")
+        self._state = self._size
+        return rest[2:]
+
+    def _trailer(self, data: bytes) -> bytes:
+        block, rest = self._block(data)
+        if block is None:
+            return b""
+        if block:
+            self._headers(block.split(b"\r\n")[1:])
+        self._finish()
+        return rest
+
+    def _done(self, data: bytes) -> bytes:
+        self.surplus = True
+        return b""
+
+    def _hold(self, data: bytes) -> bytes:
+        self._held = data
+        return b""
+
+    def _block(self, data: bytes) -> tuple[bytes | None, bytes]:
+        """Lines up to an empty one, and what follows it; None while the empty line has not come."""
+        stop = data.find(b"\r\n\r\n", 0, self._max_head)
+        if stop >= 0:
+            return data[:stop], data[stop + 4 :]
+        if len(data) >= self._max_head:
+            raise ProtocolError(f"head longer than {self._max_head} bytes")
+        self._hold(data)
+        return None, b""
+
+    def _headers(self, lines: list[bytes]) -> tuple[tuple[str, str], ...]:
+        if len(lines) > self._max_headers:
+            raise ProtocolError(f"more than {self._max_headers} headers")
+        headers = []
+        for line in lines:
+            match = _HEADER.fullmatch(line)
+            if not match:
+                raise ProtocolError(f"malformed header {line[:80]!r}")
+            headers.append((match[1].decode("ascii").lower(), match[2].decode("latin-1").rstrip(" \t")))
+        return tuple(headers)
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._events.append(Body(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)))
+            self._parts = []
+
+    def _finish(self) -> None:
+        self._flush()
+        self._events.append(End(self._keep_alive))
+        self._state = self._done

@@ -1,0 +1,166 @@
+"""The neutral vocabulary: what a request asks of an engine, and what an engine tells while it answers.
+
+Every dialect translates into these and out of them, so that N dialects need N modules and not N². Sampling
+keeps the engine's own field names, since llama-server's are the richest set there is; JSON that nobody here
+needs to understand (tool schemas, JSON schemas) stays the raw bytes the client sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+# Engine field name → JSON value: ``{"temperature": 0.8, "n_predict": 16}``.
+Sampling: TypeAlias = Mapping[str, object]
+
+Think: TypeAlias = bool | str | None
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call of a tool. ``arguments`` is JSON text, complete when it comes from a client."""
+
+    id: str
+    name: str
+    arguments: str
+    index: int = 0
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation. ``images`` are base64 without a ``data:`` prefix; ``tool_name`` belongs
+    to role ``tool``.
+    """
+
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class JsonObject(msgspec.Struct, frozen=True):
+    """The answer must be a JSON object, whichever."""
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """The answer must fit this JSON schema (raw JSON)."""
+
+    schema: msgspec.Raw
+
+
+ResponseFormat: TypeAlias = JsonObject | JsonSchema
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """A conversation to go on with. ``tools`` are raw JSON objects; ``think`` None leaves it to the model's
+    template.
+
+    ``logprobs`` asks for the log probability of each token, ``top_logprobs`` for so many alternatives.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[msgspec.Raw, ...] = ()
+    tool_choice: str = ""
+    sampling: Sampling = {}
+    response_format: ResponseFormat | None = None
+    think: Think = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+class PromptRequest(msgspec.Struct, frozen=True):
+    """A prompt, already in the model's own format, to be continued; no template is applied to it."""
+
+    prompt: str
+    sampling: Sampling = {}
+    response_format: ResponseFormat | None = None
+    grammar: str = ""
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """A token that could have been: its text, natural log probability, and bytes (empty for a control
+    token).
+    """
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+
+
+class Logprob(msgspec.Struct, frozen=True):
+    """The log probability of a token that came, and of its strongest rivals."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+    top: tuple[Alternative, ...] = ()
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class ThinkingDelta(msgspec.Struct, frozen=True):
+    """A piece of the reasoning before the answer."""
+
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """A piece of tool call number ``index``: ``id`` and ``name`` come once, ``arguments`` is JSON text to
+    be joined.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens: of the whole prompt, of those the cached ones, and of the answer."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Milliseconds spent on the prompt and on the answer, as the engine measured them."""
+
+    prompt_ms: float = 0.0
+    predicted_ms: float = 0.0
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The good end of an answer. ``tokens`` are the ids of the generated tokens where the engine was asked
+    for them.
+    """
+
+    reason: FinishReason
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    tokens: tuple[int, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The bad end of an answer: an HTTP status, one plain sentence, and the engine's word for the kind of
+    error.
+    """
+
+    status: int
+    message: str
+    type: str = "server_error"
+
+
+Event: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed

@@ -1,0 +1,51 @@
+"""Ollama's dialect in one place: requests, their translation, and answers.
+
+A request's way: ``parse_generate`` or ``parse_chat`` → ``check_capabilities`` → ``to_chat_request`` or
+``to_prompt_request`` → (engine) → ``Renderer``.
+"""
+
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.ollama_answer import Kind, Renderer, error_body, load_answer
+from llamamgr.wire.ollama_options import LoadWishes, Options, parse_options, settle
+from llamamgr.wire.ollama_request import (
+    ChatBody,
+    GenerateRequest,
+    Inference,
+    ShowRequest,
+    model_not_found,
+    parse_chat,
+    parse_generate,
+    parse_show,
+)
+from llamamgr.wire.ollama_translate import (
+    check_capabilities,
+    thinking,
+    to_chat_request,
+    to_prompt_request,
+    turns,
+)
+
+__all__ = [
+    "ChatBody",
+    "DialectError",
+    "GenerateRequest",
+    "Inference",
+    "Kind",
+    "LoadWishes",
+    "Options",
+    "Renderer",
+    "ShowRequest",
+    "check_capabilities",
+    "error_body",
+    "load_answer",
+    "model_not_found",
+    "parse_chat",
+    "parse_generate",
+    "parse_options",
+    "parse_show",
+    "settle",
+    "thinking",
+    "to_chat_request",
+    "to_prompt_request",
+    "turns",
+]

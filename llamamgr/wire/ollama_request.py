@@ -1,0 +1,331 @@
+"""Ollama's requests: ``/api/generate``, ``/api/chat`` and ``/api/show`` parsed, checked, and said in
+neutral words.
+
+Bad input is refused with Ollama's own texts, since clients match them. Where Ollama answers 500 for a
+client's mistake the status here is 400, with the same text. Facts: Ollama api/types.go, server/routes.go,
+and answers of a real Ollama.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from llamamgr.core.durations import parse_keep_alive
+from llamamgr.wire import golang
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import (
+    JsonObject,
+    JsonSchema,
+    Message,
+    ResponseFormat,
+    Sampling,
+    Think,
+    ToolCall,
+)
+from llamamgr.wire.ollama_options import LoadWishes, Options, parse_options
+
+_LEVELS = ("high", "medium", "low", "max")
+_NOTHING = msgspec.Raw(b"")
+
+
+class _Common(msgspec.Struct, frozen=True, kw_only=True):
+    """What generate and chat share. ``keep_alive`` is seconds (inf = for ever, None = the default)."""
+
+    model: str
+    stream: bool = True
+    keep_alive: float | None = None
+    options: Options = Options()
+    response_format: ResponseFormat | None = None
+    think: Think = None
+    truncate: bool = True
+    shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.options.sampling
+
+    @property
+    def load(self) -> LoadWishes:
+        return self.options.load
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return self.options.ignored
+
+
+class GenerateRequest(_Common, frozen=True, kw_only=True):
+    """``POST /api/generate``. ``images`` are checked base64; ``context`` token ids of an earlier answer."""
+
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: tuple[int, ...] = ()
+    raw: bool = False
+    images: tuple[str, ...] = ()
+
+    @property
+    def is_load(self) -> bool:
+        """An empty prompt only loads the model, or with ``keep_alive`` 0 unloads it."""
+        return not self.prompt
+
+    @property
+    def is_unload(self) -> bool:
+        return self.is_load and self.keep_alive == 0
+
+
+class ChatBody(_Common, frozen=True, kw_only=True):
+    """``POST /api/chat``. ``tools`` are the client's raw JSON objects, schemas whole."""
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[msgspec.Raw, ...] = ()
+
+    @property
+    def is_load(self) -> bool:
+        """No messages only load the model, or with ``keep_alive`` 0 unload it."""
+        return not self.messages
+
+    @property
+    def is_unload(self) -> bool:
+        return self.is_load and self.keep_alive == 0
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return tuple(image for message in self.messages for image in message.images)
+
+
+class ShowRequest(msgspec.Struct, frozen=True):
+    """``POST /api/show``; ``system`` and ``template`` override the model's own in the answer."""
+
+    model: str
+    system: str = ""
+    template: str = ""
+    verbose: bool = False
+
+
+Inference: TypeAlias = GenerateRequest | ChatBody
+
+
+class _WireCommon(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    stream: bool | None = None
+    format: msgspec.Raw = _NOTHING
+    keep_alive: Any = None
+    options: dict[str, Any] | None = None
+    think: Any = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+class _WireGenerate(_WireCommon, kw_only=True):
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    template: str | None = None
+    context: tuple[int, ...] | None = None
+    raw: bool | None = None
+    images: list[str] | None = None
+
+
+class _WireFunction(msgspec.Struct):
+    name: str | None = None
+    arguments: msgspec.Raw = _NOTHING
+    index: int | None = None
+
+
+class _WireCall(msgspec.Struct):
+    function: _WireFunction = msgspec.field(default_factory=_WireFunction)
+    id: str | None = None
+
+
+class _WireMessage(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[_WireCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class _WireChat(_WireCommon, kw_only=True):
+    messages: list[_WireMessage] | None = None
+    tools: list[msgspec.Raw] | None = None
+
+
+class _WireShow(msgspec.Struct):
+    model: str | None = None
+    name: str | None = None
+    system: str | None = None
+    template: str | None = None
+    verbose: bool | None = None
+    options: dict[str, Any] | None = None
+
+
+_GO_TYPES = {
+    "context": "[]int",
+    "context[]": "int",
+    "images": "[]api.ImageData",
+    "images[]": "api.ImageData",
+    "messages": "[]api.Message",
+    "messages[]": "api.Alias",
+    "messages[].images": "[]api.ImageData",
+    "messages[].images[]": "api.ImageData",
+    "messages[].tool_calls": "[]api.ToolCall",
+    "messages[].tool_calls[]": "api.ToolCall",
+    "messages[].tool_calls[].function": "api.ToolCallFunction",
+    "tools": "api.Tools",
+}
+
+
+def parse_generate(body: bytes) -> GenerateRequest:
+    """``DialectError`` in Ollama's words for anything that cannot be asked."""
+    wire = golang.decode(body, _WireGenerate, "GenerateRequest", _GO_TYPES)
+    images = _images(wire.images, "GenerateRequest")
+    request = GenerateRequest(
+        **_common(wire),
+        prompt=wire.prompt or "",
+        suffix=wire.suffix or "",
+        system=wire.system or "",
+        template=wire.template or "",
+        context=wire.context or (),
+        raw=bool(wire.raw),
+        images=images,
+    )
+    if not request.model:
+        raise model_not_found("")
+    if request.raw and (request.template or request.system or request.context):
+        raise DialectError(400, "raw mode does not support template, system, or context")
+    return request
+
+
+def parse_chat(body: bytes) -> ChatBody:
+    """``DialectError`` in Ollama's words for anything that cannot be asked."""
+    wire = golang.decode(body, _WireChat, "ChatRequest", _GO_TYPES)
+    request = ChatBody(
+        **_common(wire),
+        messages=tuple(_message(message) for message in wire.messages or ()),
+        tools=tuple(_object(tool, "ChatRequest.tools", "api.Tool") for tool in wire.tools or ()),
+    )
+    if not request.model:
+        raise DialectError(400, "model is required")
+    return request
+
+
+def parse_show(body: bytes) -> ShowRequest:
+    """``name`` stands in for ``model``, as older clients send it."""
+    wire = golang.decode(body, _WireShow, "ShowRequest", {})
+    model = wire.model or wire.name
+    if not model:
+        raise DialectError(400, "model is required")
+    return ShowRequest(model, wire.system or "", wire.template or "", bool(wire.verbose))
+
+
+def model_not_found(name: str) -> DialectError:
+    """What generate and chat answer for a model that is not there; clients look for ``not found``."""
+    return DialectError(404, f"model '{name}' not found")
+
+
+def _common(wire: _WireCommon) -> dict[str, Any]:
+    top = wire.top_logprobs or 0
+    keep_alive, think = _keep_alive(wire.keep_alive), _think(wire.think)
+    if not 0 <= top <= 20:
+        raise DialectError(400, "top_logprobs must be between 0 and 20")
+    return {
+        "model": wire.model or "",
+        "stream": wire.stream is not False,
+        "keep_alive": keep_alive,
+        "options": parse_options(wire.options or {}),
+        "response_format": _format(bytes(wire.format)),
+        "think": think,
+        "truncate": wire.truncate is not False,
+        "shift": wire.shift is not False,
+        "logprobs": bool(wire.logprobs),
+        "top_logprobs": top,
+    }
+
+
+def _keep_alive(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parse_keep_alive(value)
+    except ValueError as error:
+        raise DialectError(400, str(error)) from None
+    except OverflowError:
+        raise DialectError(400, "json: cannot unmarshal number into Go value of type float64") from None
+
+
+def _think(value: object) -> Think:
+    if value is None or isinstance(value, bool) or value in _LEVELS:
+        return value
+    if isinstance(value, str):
+        quoted = golang.quote(value.encode())
+        raise DialectError(
+            400, f'invalid think value: {quoted} (must be "high", "medium", "low", "max", true, or false)'
+        )
+    raise DialectError(
+        400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
+    )
+
+
+def _format(raw: bytes) -> ResponseFormat | None:
+    if raw in (b"", b"null", b'""'):
+        return None
+    if raw == b'"json"':
+        return JsonObject()
+    if raw[:1] == b"{":
+        return JsonSchema(msgspec.Raw(raw))
+    raise DialectError(
+        400, f'invalid format: {golang.quote(raw)}; expected "json" or a valid JSON Schema object'
+    )
+
+
+def _images(images: list[str] | None, struct: str) -> tuple[str, ...]:
+    for place, image in enumerate(images or ()):
+        at = golang.illegal_base64_at(image)
+        if at >= 0:
+            field = f"{struct}.images.{place} of type api.ImageData"
+            raise DialectError(
+                400, f"json: cannot unmarshal string into {field}: illegal base64 data at input byte {at}"
+            )
+    return tuple(image.replace("\n", "").replace("\r", "") for image in images or ())
+
+
+def _message(wire: _WireMessage) -> Message:
+    return Message(
+        role=(wire.role or "").lower(),
+        content=wire.content or "",
+        thinking=wire.thinking or "",
+        images=_images(wire.images, "Alias"),
+        tool_calls=tuple(_tool_call(call, place) for place, call in enumerate(wire.tool_calls or ())),
+        tool_name=wire.tool_name or "",
+        tool_call_id=wire.tool_call_id or "",
+    )
+
+
+def _tool_call(wire: _WireCall, place: int) -> ToolCall:
+    function = wire.function
+    arguments = "{}"
+    if bytes(function.arguments) not in (b"", b"null"):
+        field, kind = "Alias.tool_calls.function.arguments", "api.ToolCallFunctionArguments"
+        arguments = bytes(_object(function.arguments, field, kind)).decode()
+    index = place if function.index is None else function.index
+    return ToolCall(wire.id or "", function.name or "", arguments, index)
+
+
+_JSON_KINDS = {b'"': "string", b"[": "array", b"t": "bool", b"f": "bool", b"n": "null"}
+
+
+def _object(raw: msgspec.Raw, field: str, kind: str) -> msgspec.Raw:
+    first = bytes(raw)[:1]
+    if first != b"{":
+        value = _JSON_KINDS.get(first, "number")
+        raise DialectError(400, f"json: cannot unmarshal {value} into Go struct field {field} of type {kind}")
+    return raw

@@ -1,0 +1,80 @@
+"""Ollama's requests → neutral ones, and whether a model can do what they ask."""
+
+from __future__ import annotations
+
+from llamamgr.core.errors import InvalidNameError
+from llamamgr.core.names import ModelName
+from llamamgr.wire import golang
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Think
+from llamamgr.wire.ollama_options import settle
+from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
+
+
+def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
+    """``DialectError`` 400 when the model cannot do what is asked; ``capabilities`` are Ollama's words.
+
+    ``name`` is the name as requested (the request's own when empty). A load asks for nothing but completion.
+    """
+    name = name or request.model
+    verb = "generate" if isinstance(request, GenerateRequest) else "chat"
+    if "completion" not in capabilities:
+        raise DialectError(400, f"{golang.quote(name.encode())} does not support {verb}")
+    if isinstance(request, GenerateRequest) and request.suffix and "insert" not in capabilities:
+        raise DialectError(400, f"{_full(name)} does not support insert")
+    if isinstance(request, ChatBody) and request.tools and "tools" not in capabilities:
+        raise DialectError(400, f"{_full(name)} does not support tools")
+    if request.think and "thinking" not in capabilities:
+        raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking")
+    if request.images and not {"vision", "audio"} & set(capabilities):
+        raise DialectError(400, "Multimodal data provided, but model does not support multimodal requests.")
+
+
+def _full(name: str) -> str:
+    try:
+        return ModelName.parse(name).full
+    except InvalidNameError:
+        return name
+
+
+def turns(request: Inference) -> tuple[Message, ...]:
+    """The conversation that a request stands for: a prompt is one turn of the user, after the system's if
+    there is one.
+    """
+    if isinstance(request, ChatBody):
+        return request.messages
+    user = Message("user", request.prompt, images=request.images)
+    return (Message("system", request.system), user) if request.system else (user,)
+
+
+def thinking(request: Inference, capabilities: tuple[str, ...]) -> Think:
+    """A model that can think does, unless told not to."""
+    if request.think is None and "thinking" in capabilities:
+        return True
+    return request.think
+
+
+def to_chat_request(request: Inference, context: int, capabilities: tuple[str, ...] = ()) -> ChatRequest:
+    """For the engine's chat endpoint; ``context`` is the child's tokens per slot, which bounds the answer."""
+    return ChatRequest(
+        messages=turns(request),
+        tools=request.tools if isinstance(request, ChatBody) else (),
+        sampling=settle(request.sampling, context),
+        response_format=request.response_format,
+        think=thinking(request, capabilities),
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs if request.logprobs else 0,
+    )
+
+
+def to_prompt_request(request: GenerateRequest, prompt: str, context: int) -> PromptRequest:
+    """For the engine's completion endpoint; ``prompt`` is what the model's template made of the request, or
+    a raw one.
+    """
+    return PromptRequest(
+        prompt=prompt,
+        sampling=settle(request.sampling, context),
+        response_format=request.response_format,
+        logprobs=request.logprobs,
+        top_logprobs=request.top_logprobs if request.logprobs else 0,
+    )

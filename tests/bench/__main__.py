@@ -1,0 +1,267 @@
+"""Benchmarks: each prints what it measured and the ratio that matters, all from this one run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+
+from llamamgr.core.cards import Build
+from llamamgr.host.paths import Paths
+from llamamgr.instances.store import Store
+from llamamgr.models import selftest
+from tests.conftest import _cache, _key
+
+CHAT = {"model": "selftest", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@contextlib.contextmanager
+def home() -> Iterator[Path]:
+    """A new home whose instance is the user's own build, or the one the tests keep."""
+    users = Paths.of_environment().instances
+    kept = _cache() / _key() / "data" / "instances"
+    source = next(
+        (folder / "default" for folder in (users, kept) if (folder / "default" / "current").exists()), None
+    )
+    if source is None:
+        sys.exit("error: no instance to measure\nhint: run `llamamgr install`, or scripts/test once")
+    folder = Path(tempfile.mkdtemp(prefix="lmb-"))
+    (folder / "data" / "instances").mkdir(parents=True)
+    (folder / "data" / "instances" / "default").symlink_to(source)
+    os.environ["LLAMAMGR_HOME"] = str(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def daemon() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llamamgr", "serve", "--host", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def build() -> Build:
+    return Store(Paths.of_environment()).choose()
+
+
+def model_file() -> Path:
+    return selftest.ensure(Paths.of_environment().cache)
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)
+
+
+def cli() -> None:
+    """Whole processes of commands that show or ask: milliseconds, median of 9."""
+    with home(), daemon():
+        for arguments in (["--help"], ["list"], ["ps"], ["show", "selftest"], ["version"]):
+            taken = [_timed([sys.executable, "-m", "llamamgr", *arguments]) for _ in range(9)]
+            print(
+                f"  llamamgr {' '.join(arguments):16} {statistics.median(taken) * 1000:7.1f} ms   (promise: 120 ms)"
+            )
+
+
+def _timed(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def cold() -> None:
+    """First answer of an unloaded model: through llamamgr against a bare llama-server, median of 9 each, taken in turn."""
+    with home() as folder, daemon() as url:
+        through, bare = [], []
+        for _ in range(9):
+            through.append(_cold_through(url))
+            bare.append(_cold_bare(folder))
+        ours, theirs = statistics.median(through), statistics.median(bare)
+        print(f"  bare llama-server {theirs * 1000:6.1f} ms, llamamgr {ours * 1000:6.1f} ms:")
+        print(
+            f"  {ours / theirs:.2f} times, {1000 * (ours - theirs):+.1f} ms   (promise: +60 ms; the peers: about +230 ms)"
+        )
+
+
+def _cold_through(url: str) -> float:
+    host = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=30)
+    started = time.perf_counter()
+    _ask(connection, "/api/chat", {**CHAT, "stream": False})
+    taken = time.perf_counter() - started
+    _ask(connection, "/api/generate", {"model": "selftest", "keep_alive": 0})
+    while json.loads(_get(connection, "/api/ps"))["models"]:
+        time.sleep(0.01)
+    connection.close()
+    time.sleep(0.1)  # the former child is gone; let the machine settle for both sides alike
+    return taken
+
+
+def _cold_bare(folder: Path) -> float:
+    path = str(folder / "b.sock")
+    Path(path).unlink(missing_ok=True)
+    argv = [
+        build().tool("llama-server"),
+        "-m",
+        str(model_file()),
+        "--host",
+        path,
+        "-np",
+        "4",
+        "-c",
+        "8192",
+        "--no-ui",
+        "--offline",
+    ]
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            connection = Unix(path)
+            try:
+                connection.request(
+                    "POST", "/v1/chat/completions", json.dumps(CHAT), {"Content-Type": "application/json"}
+                )
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status == 200:
+                    return time.perf_counter() - started
+            except OSError:
+                pass
+            finally:
+                connection.close()
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ask(connection: http.client.HTTPConnection, path: str, body: object) -> bytes:
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    return connection.getresponse().read()
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
+    connection.request("GET", path)
+    return connection.getresponse().read()
+
+
+def proxy() -> None:
+    """Requests per second and time to first byte, through the proxy against the same llama-server directly."""
+    with home() as folder, daemon() as url:
+        asyncio.run(_proxy(url, folder))
+
+
+async def _proxy(url: str, folder: Path) -> None:
+    path = str(folder / "d.sock")
+    argv = [
+        build().tool("llama-server"),
+        "-m",
+        str(model_file()),
+        "--host",
+        path,
+        "-np",
+        "4",
+        "-c",
+        "8192",
+        "--no-ui",
+        "--offline",
+    ]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        await _until_healthy(path)
+        direct = lambda: aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, force_close=True))  # noqa: E731
+        rows = [
+            ("direct /v1 stream", direct, "http://localhost/v1/chat/completions"),
+            ("llamamgr /v1 stream", aiohttp.ClientSession, f"{url}/v1/chat/completions"),
+            ("llamamgr /api stream", aiohttp.ClientSession, f"{url}/api/chat"),
+        ]
+        figures = []
+        for name, session, target in rows:
+            await _load(session, target, 20, 1)
+            rate, first = await _load(session, target, 400, 8)
+            figures.append(rate)
+            print(
+                f"  {name:22} {rate:7.0f} requests/s   first byte p50 {first * 1000:5.1f} ms   (8 at once, 400 requests)"
+            )
+        print(f"  ratio to direct: /v1 {figures[1] / figures[0]:.2f}, /api {figures[2] / figures[0]:.2f}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _until_healthy(path: str) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get("http://localhost/health") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.02)
+
+
+async def _load(
+    make: Callable[[], aiohttp.ClientSession], url: str, total: int, clients: int
+) -> tuple[float, float]:
+    firsts: list[float] = []
+
+    async def client() -> None:
+        async with make() as session:
+            for _ in range(total // clients):
+                started = time.perf_counter()
+                async with session.post(url, json={**CHAT, "stream": True}) as answer:
+                    assert answer.status == 200, await answer.text()
+                    await answer.content.readany()
+                    firsts.append(time.perf_counter() - started)
+                    await answer.read()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return total / (time.perf_counter() - started), statistics.median(firsts)
+
+
+BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    if {"-h", "--help"} & set(names) or set(names) - set(BENCHMARKS):
+        for name, body in BENCHMARKS.items():
+            print(f"{name:8} {body.__doc__}")
+        return
+    for name in names:
+        print(f"{name}: {BENCHMARKS[name].__doc__}", flush=True)
+        BENCHMARKS[name]()
+
+
+main()

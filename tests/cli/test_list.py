@@ -1,0 +1,61 @@
+"""``llamamgr list`` as people and programs see it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llamamgr.cli.list import age, list_models
+from tests.golden.replay import MODELS
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(MODELS / "tinychat.gguf", tmp_path)
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("LLAMAMGR_MODELS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_table_lists_models_and_counts_what_was_passed_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    list_models()
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["NAME", "ID", "SIZE", "QUANT", "ARCH", "CONTEXT", "MODIFIED"]
+    row = next(line for line in lines if line[0] == "tinychat:latest")
+    assert row[2:7] == ["1.8", "MB", "F32", "llama", "2048"]
+    assert any(line[0] == "selftest:latest" for line in lines)
+    assert err == "warning: 1 file or folder was passed over; `llamamgr list -v` tells why\n"
+
+
+def test_verbose_tells_files_and_reasons(folder: Path, capsys: pytest.CaptureFixture[str]):
+    list_models(verbose=True)
+    out, err = capsys.readouterr()
+    assert str(folder / "tinychat.gguf") in out
+    assert err.startswith(f"warning: {folder / 'broken.gguf'}: ")
+
+
+def test_json_is_one_document_with_models_and_faults(folder: Path, capsys: pytest.CaptureFixture[str]):
+    list_models(as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert {model["name"] for model in document["models"]} == {"tinychat:latest", "selftest:latest"}
+    assert [fault["path"] for fault in document["skipped"]] == [str(folder / "broken.gguf")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "just now"),
+        (59, "just now"),
+        (60, "1 minute ago"),
+        (7300, "2 hours ago"),
+        (86400 * 20, "2 weeks ago"),
+    ],
+)
+def test_ages_are_told_in_the_largest_unit(seconds: float, text: str):
+    assert age(seconds) == text

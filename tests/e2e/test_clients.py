@@ -1,0 +1,79 @@
+"""The official Python clients against the running thing."""
+
+from __future__ import annotations
+
+import ollama
+import openai
+import pytest
+
+from llamamgr.models import selftest
+from tests.e2e.conftest import Daemon
+
+pytestmark = pytest.mark.real
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": selftest.TOOL_NAME,
+        "description": "the weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def ask(text: str = "hello") -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_the_ollama_client_chats_streams_generates_lists_shows_and_unloads(daemon: Daemon):
+    client = ollama.Client(host=daemon.url)
+    assert client.chat("selftest", ask()).message.content == selftest.ANSWER
+    assert (
+        "".join(part.message.content or "" for part in client.chat("selftest", ask(), stream=True))
+        == selftest.ANSWER
+    )
+    assert client.generate("selftest", "hello").response == selftest.ANSWER
+    assert {model.model for model in client.list().models} == {
+        "selftest:latest",
+        "tinychat:latest",
+        "tinyembed:latest",
+    }
+    shown = client.show("selftest")
+    assert {"completion", "tools", "thinking"} <= set(shown.capabilities or [])
+    assert [model.model for model in client.ps().models] == ["selftest:latest"]
+    assert client.generate("selftest", keep_alive=0).done_reason == "unload"
+    client._client.close()
+
+
+def test_the_ollama_client_calls_tools_and_thinks(daemon: Daemon):
+    client = ollama.Client(host=daemon.url)
+    [call] = client.chat("selftest", ask(), tools=[WEATHER]).message.tool_calls or []
+    assert call.function.name == selftest.TOOL_NAME
+    assert "city" in call.function.arguments
+    thought = client.chat("selftest", ask(), think=True).message
+    assert (thought.thinking, thought.content) == (selftest.THOUGHT, selftest.ANSWER)
+    client._client.close()
+
+
+def test_the_ollama_client_sees_an_unknown_model_as_404(daemon: Daemon):
+    client = ollama.Client(host=daemon.url)
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat("nope", ask())
+    assert caught.value.status_code == 404
+    assert "not found" in caught.value.error
+    client._client.close()
+
+
+def test_the_openai_client_chats_streams_calls_tools_and_sees_errors(daemon: Daemon):
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="unused") as client:
+        whole = client.chat.completions.create(model="selftest", messages=ask())  # type: ignore[arg-type]
+        assert whole.choices[0].message.content == selftest.ANSWER
+        assert whole.model == "selftest"
+        parts = client.chat.completions.create(model="selftest", messages=ask(), stream=True)  # type: ignore[call-overload]
+        assert (
+            "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == selftest.ANSWER
+        )
+        called = client.chat.completions.create(model="selftest", messages=ask(), tools=[WEATHER])  # type: ignore[call-overload]
+        assert called.choices[0].message.tool_calls[0].function.name == selftest.TOOL_NAME
+        assert "selftest:latest" in {model.id for model in client.models.list()}
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="nope", messages=ask())  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Processes that stand in for the real ones, and how tests start either."""

@@ -1,0 +1,1 @@
+print("a conversion script of this very commit")

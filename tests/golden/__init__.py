@@ -1,0 +1,1 @@
+"""Exchanges recorded from a real Ollama over ``models/``, and how they are compared (``replay``)."""

@@ -1,0 +1,175 @@
+"""git: mirrors whole or not at all, commits counted truly, every failure told."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llamamgr.core.errors import NotFoundError, SourceUnreachableError
+from llamamgr.host import git
+
+IDENTITY = {
+    f"GIT_{who}_{what}": "x@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+}
+
+
+@pytest.fixture(autouse=True)
+def plain_git(monkeypatch):
+    for key, value in {
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_SYSTEM": "/dev/null",
+        **IDENTITY,
+    }.items():
+        monkeypatch.setenv(key, value)
+
+
+def command(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", folder, *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def commit(folder: Path, text: str) -> str:
+    (folder / "file").write_text(text)
+    command(folder, "add", "file")
+    command(folder, "commit", "-m", text)
+    return command(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """Three commits on master, the second tagged b2, a branch side of one more."""
+    folder = tmp_path / "origin"
+    subprocess.run(["git", "init", "-q", "-b", "master", folder], check=True)
+    commit(folder, "one")
+    commit(folder, "two")
+    command(folder, "tag", "b2")
+    command(folder, "checkout", "-q", "-b", "side")
+    commit(folder, "side")
+    command(folder, "checkout", "-q", "master")
+    commit(folder, "three")
+    return folder
+
+
+@pytest.fixture
+def mirror(origin: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "mirrors" / "m.git"
+    git.update_mirror(f"file://{origin}", folder)
+    return folder
+
+
+def test_a_commit_has_its_true_number(mirror, origin):
+    head = git.find_commit(mirror)
+    assert head.number == 3 and head.hash == command(origin, "rev-parse", "master")
+    assert head.hash.startswith(head.short)
+
+
+def test_tags_branches_and_hashes_name_commits(mirror, origin):
+    assert git.find_commit(mirror, "b2").number == 2
+    assert git.find_commit(mirror, "side").hash == command(origin, "rev-parse", "side")
+    assert git.find_commit(mirror, command(origin, "rev-parse", "--short", "b2")).number == 2
+
+
+@pytest.mark.parametrize("ref", ["b9999", "--all", "deadbeef"])
+def test_a_ref_that_names_nothing_is_named(mirror, ref):
+    with pytest.raises(NotFoundError, match=ref):
+        git.find_commit(mirror, ref)
+
+
+def test_updating_brings_new_commits_tags_and_moved_branches(mirror, origin):
+    commit(origin, "four")
+    command(origin, "tag", "b4")
+    command(origin, "tag", "-f", "b2", "master")
+    command(origin, "branch", "-D", "side")
+    git.update_mirror(f"file://{origin}", mirror)
+    assert (
+        git.find_commit(mirror).number
+        == 4
+        == git.find_commit(mirror, "b4").number
+        == git.find_commit(mirror, "b2").number
+    )
+    with pytest.raises(NotFoundError):
+        git.find_commit(mirror, "side")
+
+
+def test_the_mirror_follows_a_renamed_default_branch(mirror, origin):
+    command(origin, "branch", "-m", "master", "main")
+    commit(origin, "four")
+    git.update_mirror(f"file://{origin}", mirror)
+    assert git.find_commit(mirror).number == 4
+
+
+def test_a_work_tree_is_the_commit_and_can_be_made_again_after_it_is_deleted(mirror, origin, tmp_path):
+    found = git.find_commit(mirror, "b2")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        git.add_worktree(mirror, found, folder, f"file://{origin}")
+        assert (folder / "file").read_text() == "two"
+        subprocess.run(["rm", "-r", folder], check=True)
+    git.add_worktree(mirror, found, tmp_path / "a", f"file://{origin}")
+    assert git.describe(tmp_path / "a") == found
+
+
+def test_an_unreachable_repository_leaves_no_half_mirror(tmp_path):
+    folder = tmp_path / "mirrors" / "m.git"
+    with pytest.raises(SourceUnreachableError, match="nowhere") as caught:
+        git.update_mirror(f"file://{tmp_path}/nowhere", folder)
+    assert "--source package" in caught.value.hint
+    assert not folder.exists()
+
+
+def test_a_clone_that_breaks_off_leaves_nothing_and_the_leftovers_of_a_dead_one_go(origin, tmp_path):
+    folder = tmp_path / "mirrors" / "m.git"
+    left = folder.with_name("m.git.partial-1")
+    left.mkdir(parents=True)
+    packs = [path for path in (origin / ".git" / "objects").glob("??/*")]
+    for path in packs:
+        path.chmod(0o644)
+        path.write_bytes(b"broken")
+    with pytest.raises(SourceUnreachableError):
+        git._clone(f"file://{origin}", folder, lambda line: None)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_in_time_counts_as_unreachable(monkeypatch, tmp_path):
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexec sleep 60\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(SourceUnreachableError, match="no answer within"):
+        git.head_branch("ssh://example.invalid/x", timeout=0.5)
+
+
+def test_remote_helpers_that_run_commands_are_refused(tmp_path):
+    with pytest.raises(SourceUnreachableError):
+        git.head_branch(f"ext::sh -c 'touch {tmp_path}/pwned'")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_folder_with_changes_says_so_and_one_without_git_says_nothing(origin, tmp_path):
+    clean = git.describe(origin)
+    assert clean is not None and clean.number == 3
+    (origin / "file").write_text("changed")
+    changed = git.describe(origin)
+    assert changed is not None and changed.short == f"{clean.short}-dirty"
+    assert git.describe(tmp_path) is None
+    inner = origin / "inner"
+    inner.mkdir()
+    assert git.describe(inner) is None  # a folder inside somebody's repository is not that repository
+
+
+def test_a_shallow_clone_takes_its_number_from_a_build_tag_or_admits_not_to_know_it(origin, tmp_path):
+    command(origin, "tag", "b1234", "master")
+    for tags, number in (("--no-tags", 0), ("--tags", 1234)):
+        folder = tmp_path / f"shallow{tags}"
+        subprocess.run(
+            ["git", "clone", "-q", "--depth=1", "--no-tags", f"file://{origin}", folder], check=True
+        )
+        if tags == "--tags":
+            command(folder, "fetch", "-q", "--depth=1", "origin", "tag", "b1234")
+        found = git.describe(folder)
+        assert found is not None and found.number == number
+
+
+def test_git_of_a_surrounding_hook_is_not_obeyed(mirror, monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert git.find_commit(mirror).number == 3

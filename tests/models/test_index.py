@@ -1,0 +1,228 @@
+"""Names find models; files are read once; other processes and damage are survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from llamamgr.core.config import Config
+from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
+from llamamgr.core.gguf import LongArray
+from llamamgr.host.paths import Paths
+from llamamgr.models import index as index_module
+from llamamgr.models.index import Index
+from tests.golden.replay import MODELS
+from tests.models.conftest import Clock, Write
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose headers are read, as they are."""
+    seen: list[str] = []
+    real = index_module.read_facts
+
+    def counted(path: str, size: int, modified: int):  # type: ignore[no-untyped-def]
+        seen.append(Path(path).name)
+        return real(path, size, modified)
+
+    monkeypatch.setattr(index_module, "read_facts", counted)
+    return seen
+
+
+def test_the_embedded_model_is_always_there(paths: Paths):
+    card = Index(paths, Config()).resolve("selftest")
+    assert (card.name, card.source, Path(card.path).exists()) == ("selftest:latest", "embedded", True)
+    assert set(card.capabilities) == {"completion", "tools", "thinking"}
+    assert len(card.digest) == 64
+
+
+def test_models_of_the_own_store_and_of_configured_folders_are_found(
+    paths: Paths, index: Index, write: Write
+):
+    paths.models.mkdir(parents=True)
+    write("kept.gguf").rename(paths.models / "kept.gguf")
+    write("seen.gguf")
+    sources = {card.name: card.source for card in index.refresh().models}
+    assert sources == {
+        "kept:latest": "store",
+        "seen:latest": index._config.models_dirs[0],
+        "selftest:latest": "embedded",
+    }
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["TINYCHAT", "tinychat:latest", "registry.ollama.ai/library/tinychat:latest", "library/tinychat"],
+)
+def test_any_spelling_of_a_name_finds_it(paths: Paths, spelling: str):
+    index = Index(paths, Config(models_dirs=(str(MODELS),)))
+    assert index.resolve(spelling).name == "tinychat:latest"
+
+
+def test_without_a_tag_the_best_quant_answers(index: Index, write: Write, clock: Clock):
+    for quant, best in (("IQ1_S", "m:IQ1_S"), ("Q8_0", "m:Q8_0"), ("Q4_K_M", "m:Q4_K_M")):
+        write(f"m-{quant}.gguf")
+        clock.now += 5
+        assert index.resolve("m").name == best
+    write("m.gguf")
+    clock.now += 5
+    assert index.resolve("m").name == "m:latest"
+    assert index.resolve("M:q8_0").name == "m:Q8_0"
+    with pytest.raises(NotFoundError):
+        index.resolve("m:Q2_K")
+
+
+def test_an_unknown_name_is_told_with_near_ones(index: Index, write: Write):
+    write("qwen3-4b-Q4_K_M.gguf")
+    with pytest.raises(NotFoundError, match=r"^model 'qwen3-4' not found") as caught:
+        index.resolve("qwen3-4")
+    assert "qwen3-4b:Q4_K_M" in caught.value.hint
+    with pytest.raises(InvalidNameError):
+        index.resolve("no name!")
+
+
+def test_unchanged_files_are_not_read_again_even_by_another_process(
+    paths: Paths, index: Index, write: Write, reads: list[str]
+):
+    write("a.gguf")
+    write("b.gguf")
+    index.refresh()
+    assert sorted(reads) == ["a.gguf", "b.gguf", "selftest.gguf"]
+    reads.clear()
+    index.refresh()
+    Index(paths, index._config).refresh()
+    assert reads == []
+
+
+def test_a_changed_file_is_read_again_and_its_digest_differs(
+    index: Index, write: Write, clock: Clock, reads: list[str]
+):
+    write("a.gguf")
+    before = index.resolve("a")
+    reads.clear()
+    write("a.gguf", llama__context_length=128)
+    clock.now += 2
+    after = index.resolve("a")
+    assert (reads, before.context, after.context) == (["a.gguf"], 64, 128)
+    assert before.digest != after.digest
+
+
+def test_the_digest_is_the_files_own_wherever_it_lies(index: Index, write: Write, folder: Path):
+    path = write("a.gguf")
+    digest = index.refresh().models[0].digest
+    path.rename(folder / "b.gguf")
+    os.utime(folder / "b.gguf", (1, 1))
+    moved = index.resolve("b")
+    assert (moved.digest, moved.modified) == (digest, 1.0)
+
+
+def test_a_model_that_appears_is_found_on_the_first_miss(index: Index, write: Write, clock: Clock):
+    index.refresh()
+    clock.now += 0.1
+    write("new.gguf")
+    assert index.resolve("new").name == "new:latest"
+
+
+def test_asking_again_within_a_second_looks_at_no_disk(
+    index: Index, write: Write, clock: Clock, folder: Path
+):
+    write("a.gguf")
+    index.resolve("a")
+    (folder / "a.gguf").unlink()
+    clock.now += 0.9
+    assert index.resolve("a").name == "a:latest"
+    clock.now += 0.2
+    with pytest.raises(NotFoundError):
+        index.resolve("a")
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])
+def test_a_spoiled_cache_is_made_anew(
+    paths: Paths, index: Index, write: Write, damage: bytes | None, reads: list[str]
+):
+    write("a.gguf")
+    index.refresh()
+    database = paths.cache / "models.sqlite"
+    if damage is None:
+        with sqlite3.connect(database) as connection:
+            connection.execute("UPDATE files SET facts = X'c1c1'")
+        connection.close()
+    else:
+        database.write_bytes(damage)
+    for expected in (["a.gguf", "selftest.gguf"], []):
+        reads.clear()
+        assert Index(paths, index._config).resolve("a").name == "a:latest"
+        assert sorted(reads) == expected
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(paths: Paths, index: Index, write: Write):
+    write("a.gguf")
+    paths.cache.mkdir(parents=True)
+    (paths.cache / "models.sqlite").mkdir()
+    assert index.resolve("a").name == "a:latest"
+
+
+def test_files_of_other_configurations_stay_remembered(
+    paths: Paths, index: Index, write: Write, reads: list[str]
+):
+    write("a.gguf")
+    index.refresh()
+    Index(paths, Config()).refresh()
+    reads.clear()
+    Index(paths, index._config).refresh()
+    assert reads == []
+
+
+def test_processes_and_threads_may_look_at_once(paths: Paths, folder: Path, write: Write):
+    for number in range(20):
+        write(f"m{number}.gguf")
+    code = (
+        "import sys; from llamamgr.core.config import Config; from llamamgr.host.paths import Paths\n"
+        "from llamamgr.models.index import Index\n"
+        "index = Index(Paths.of_environment(), Config(models_dirs=(sys.argv[1],)))\n"
+        "print(len(index.refresh().models))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    index = Index(paths, Config(models_dirs=(str(folder),)))
+    counts: list[int] = []
+    threads = [threading.Thread(target=lambda: counts.append(len(index.refresh().models))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    said = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert (counts, said) == ([21] * 4, ["21"] * 3)
+
+
+def test_a_header_has_the_tensors_of_all_parts_and_long_arrays_on_demand(index: Index, write: Write):
+    for number in range(2):
+        write(f"big-0000{number + 1}-of-00002.gguf", split__no=number, split__count=2, words=["w"] * 100)
+    card = index.resolve("big")
+    assert len(index.header(card).tensors) == 2
+    assert index.header(card).metadata["words"] == LongArray("string", 100)
+    assert len(index.header(card, verbose=True).metadata["words"]) == 100
+
+
+def test_a_file_that_went_away_is_a_clear_error(index: Index, write: Write, folder: Path):
+    write("a.gguf")
+    card = index.resolve("a")
+    (folder / "a.gguf").unlink()
+    with pytest.raises(ConflictError, match=r"a\.gguf cannot be read"):
+        index.header(card)
+
+
+def test_cards_are_plain_data(index: Index, write: Write):
+    import msgspec
+
+    write("a.gguf")
+    assert json.loads(msgspec.json.encode(index.refresh()))["models"]

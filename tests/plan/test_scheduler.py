@@ -1,0 +1,279 @@
+"""The scheduler: examples by name, then random histories against the invariants."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llamamgr.plan.scheduler import (
+    BudgetMeasured,
+    ChildBecameReady,
+    ChildExited,
+    ChildKey,
+    GrantLease,
+    KeepAliveChanged,
+    Left,
+    Limits,
+    RefuseRequest,
+    Requested,
+    Scheduler,
+    StartChild,
+    StopChild,
+    TimePassed,
+)
+
+
+def asks(
+    request: int, model: str = "a", need: int = 10, slots: int = 2, keep: float = 300.0, context: int = 0
+) -> Requested:
+    key = ChildKey(model, "b1", "", context)
+    return Requested(request, key, need, slots, keep, ChildKey(model, "b1", "", max(context, 1000)))
+
+
+def loaded(plan: Scheduler, model: str, now: float, request: int, **kw: float) -> str:
+    """A ready, idle child of ``model``."""
+    [start] = [c for c in plan.handle(asks(request, model, **kw), now) if isinstance(c, StartChild)]
+    plan.handle(ChildBecameReady(start.child), now)
+    plan.handle(Left(request), now)
+    return start.child
+
+
+def test_the_first_request_starts_a_child_and_is_granted_when_it_is_ready():
+    plan = Scheduler(100)
+    assert plan.handle(asks(1), 0) == [StartChild("c1", ChildKey("a", "b1", "", 1000), 1)]
+    assert plan.handle(asks(2), 0) == []
+    assert plan.handle(ChildBecameReady("c1"), 1) == [GrantLease(1, "c1"), GrantLease(2, "c1")]
+
+
+def test_leases_beyond_the_slots_wait_for_one_to_be_free():
+    plan = Scheduler(100)
+    plan.handle(asks(1), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(asks(2), 0)
+    assert plan.handle(asks(3), 0) == []
+    assert plan.handle(Left(1), 1) == [GrantLease(3, "c1")]
+
+
+def test_the_least_recently_used_idle_child_makes_room_and_the_start_waits_for_its_exit():
+    plan = Scheduler(20)
+    old, young = loaded(plan, "a", 0, 1), loaded(plan, "b", 1, 2)
+    assert plan.handle(asks(3, "c"), 2) == [StopChild(old, "another model needs its memory")]
+    assert plan.handle(ChildExited(old, "asked to"), 3) == [
+        StartChild("c3", ChildKey("c", "b1", "", 1000), 3)
+    ]
+    assert plan.children[young].state == "ready"
+
+
+def test_a_busy_child_is_never_a_victim():
+    plan = Scheduler(10)
+    plan.handle(asks(1, "a"), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert plan.handle(asks(2, "b"), 1) == []
+    assert plan.handle(Left(1), 2) == [StopChild("c1", "another model needs its memory")]
+
+
+def test_after_its_patience_a_waiting_model_closes_the_warm_one_to_younger_requests():
+    plan = Scheduler(10, Limits(patience=10))
+    plan.handle(asks(1, "a"), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(asks(2, "b"), 1)
+    assert plan.handle(asks(3, "a"), 5) == [GrantLease(3, "c1")]
+    plan.handle(TimePassed(), 11)
+    plan.handle(Left(3), 12)
+    assert plan.handle(asks(4, "a"), 12) == []
+    assert plan.handle(Left(1), 13) == [StopChild("c1", "another model needs its memory")]
+    assert plan.handle(ChildExited("c1", ""), 14)[0].request == 2
+
+
+def test_an_abandoned_load_stays_warm_for_its_keep_alive():
+    plan = Scheduler(100)
+    plan.handle(asks(1, keep=60), 0)
+    plan.handle(Left(1), 1)
+    assert plan.handle(ChildBecameReady("c1"), 5) == []
+    assert plan.deadline() == 65
+    assert plan.handle(TimePassed(), 65) == [StopChild("c1", "its keep-alive ran out")]
+
+
+def test_a_failed_load_refuses_its_waiters_with_the_cause_and_the_second_one_starts_a_cooldown():
+    plan = Scheduler(100)
+    plan.handle(asks(1), 0)
+    assert plan.handle(ChildExited("c1", "bad magic"), 1) == [RefuseRequest(1, "load_failed", "bad magic")]
+    plan.handle(asks(2), 1)
+    plan.handle(ChildExited("c2", "bad magic"), 1)
+    [refused] = plan.handle(asks(3), 2)
+    assert (refused.why, refused.detail, refused.retry_after) == ("cooling_down", "bad magic", 1)
+    assert isinstance(plan.handle(asks(4), 4)[0], StartChild)
+
+
+def test_one_crash_costs_nothing_but_a_crash_loop_opens_the_breaker():
+    plan = Scheduler(100, Limits(crashes_allowed=2))
+    for number in range(1, 4):
+        assert isinstance(plan.handle(asks(number), number)[0], StartChild)
+        plan.handle(ChildBecameReady(f"c{number}"), number)
+        plan.handle(ChildExited(f"c{number}", "SIGSEGV"), number)
+    assert plan.handle(asks(9), 3)[0].why == "cooling_down"
+
+
+def test_unloading_stops_an_idle_child_now_and_a_busy_one_after_its_last_lease():
+    plan = Scheduler(100)
+    idle = loaded(plan, "a", 0, 1)
+    plan.handle(asks(2, "b"), 0)
+    plan.handle(ChildBecameReady("c2"), 0)
+    assert plan.handle(KeepAliveChanged("a", 0), 1) == [StopChild(idle, "its keep-alive ran out")]
+    assert plan.handle(KeepAliveChanged("b", 0), 1) == []
+    assert plan.handle(Left(2), 2) == [StopChild("c2", "its keep-alive ran out")]
+
+
+def test_a_negative_keep_alive_never_expires():
+    plan = Scheduler(100)
+    loaded(plan, "a", 0, 1, keep=math.inf)
+    assert plan.handle(TimePassed(), 1e9) == []
+
+
+def test_what_can_never_fit_is_refused_at_once():
+    assert Scheduler(5).handle(asks(1), 0)[0].why == "too_big"
+
+
+def test_a_demand_that_waited_too_long_is_refused_with_retry_after():
+    plan = Scheduler(10, Limits(queue_wait=30))
+    plan.handle(asks(1, "a"), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(asks(2, "b"), 0)
+    [refused] = plan.handle(TimePassed(), 30)
+    assert (refused.request, refused.why) == (2, "waited_too_long")
+
+
+def test_max_models_counts_children_and_not_bytes():
+    plan = Scheduler(1000, Limits(max_models=1))
+    first = loaded(plan, "a", 0, 1)
+    assert plan.handle(asks(2, "b"), 1) == [StopChild(first, "another model needs its memory")]
+
+
+class Histories(RuleBasedStateMachine):
+    """Random requests, leavings, readiness, exits and time; the world obeys every command sooner or later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = Scheduler(30, Limits(max_queue=12, queue_wait=200, patience=5))
+        self.now = 0.0
+        self.number = 0
+        self.open: set[int] = set()
+        self.granted: dict[int, str] = {}
+        self.settled: set[int] = set()
+
+    def tell(self, event: object) -> None:
+        before = {c.id: set(c.leases) for c in self.plan.children.values()}
+        used_before = sum(c.need for c in self.plan.children.values())
+        commands = self.plan.handle(event, self.now)
+        for command in commands:
+            match command:
+                case StopChild(child):
+                    released = {event.request} if isinstance(event, Left) else set()
+                    assert not before.get(child, set()) - released, "a busy child was chosen"
+                case GrantLease(request, child):
+                    assert request in self.open
+                    assert request not in self.settled, "answered twice"
+                    assert self.plan.children[child].state == "ready"
+                    self.settled.add(request)
+                    self.granted[request] = child
+                case RefuseRequest(request):
+                    assert request in self.open
+                    assert request not in self.settled, "answered twice"
+                    self.settled.add(request)
+                    self.open.discard(request)
+                case StartChild():
+                    used = sum(c.need for c in self.plan.children.values())
+                    assert used <= self.plan.budget or used <= used_before
+
+    @rule(
+        model=st.sampled_from("abcd"),
+        need=st.sampled_from([5, 10, 20, 40]),
+        keep=st.sampled_from([0.0, 3.0, 60.0, math.inf]),
+        context=st.sampled_from([0, 500, 2000]),
+    )
+    def request(self, model: str, need: int, keep: float, context: int) -> None:
+        self.number += 1
+        self.open.add(self.number)
+        self.tell(asks(self.number, model, need, 2, keep, context))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(sorted(self.open)))
+        self.open.discard(request)
+        self.granted.pop(request, None)
+        self.tell(Left(request))
+
+    @precondition(lambda self: any(c.state == "loading" for c in self.plan.children.values()))
+    @rule(data=st.data(), well=st.booleans())
+    def finish_load(self, data: st.DataObject, well: bool) -> None:
+        child = data.draw(
+            st.sampled_from([c.id for c in self.plan.children.values() if c.state == "loading"])
+        )
+        self.tell(ChildBecameReady(child) if well else ChildExited(child, "failed"))
+
+    @precondition(lambda self: self.plan.children)
+    @rule(data=st.data())
+    def exit(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from(sorted(self.plan.children)))
+        self.tell(ChildExited(child, "died"))
+        for request in [r for r, c in self.granted.items() if c == child]:
+            del self.granted[request]
+            self.open.discard(request)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 70.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.tell(TimePassed())
+
+    @rule(model=st.sampled_from("abcd"))
+    def unload(self, model: str) -> None:
+        self.tell(KeepAliveChanged(model, 0.0))
+
+    @rule(budget=st.sampled_from([20, 30, 60]))
+    def measure(self, budget: int) -> None:
+        self.tell(BudgetMeasured(budget))
+
+    @invariant()
+    def no_two_children_of_one_key(self) -> None:
+        keys = [c.key for c in self.plan.children.values() if c.state != "stopping"]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
+    def leases_are_within_slots_and_known(self) -> None:
+        for child in self.plan.children.values():
+            assert len(child.leases) <= child.slots
+        assert set(self.plan.leases) == set(self.granted)
+        assert not set(self.plan.waiting) & set(self.plan.leases)
+
+    @invariant()
+    def the_queue_is_bounded(self) -> None:
+        assert len(self.plan.waiting) <= self.plan.limits.max_queue
+
+    def teardown(self) -> None:
+        """Once everybody behaves, nobody waits for ever."""
+        for _ in range(200):
+            for request in list(self.granted):
+                self.leave_quietly(request)
+            for child in list(self.plan.children.values()):
+                if child.state == "loading":
+                    self.tell(ChildBecameReady(child.id))
+                elif child.state == "stopping":
+                    self.tell(ChildExited(child.id, "asked to"))
+            if not self.plan.waiting:
+                break
+            self.now += 1.0
+            self.tell(TimePassed())
+        assert not self.plan.waiting, "a demand was starved"
+
+    def leave_quietly(self, request: int) -> None:
+        self.open.discard(request)
+        del self.granted[request]
+        self.tell(Left(request))
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=250, stateful_step_count=80, deadline=None)

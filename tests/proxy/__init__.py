@@ -1,0 +1,1 @@
+"""The HTTP front over real child processes."""

@@ -1,0 +1,58 @@
+"""What there is and what runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.proxy.conftest import HI, Front
+
+
+async def got(front: Front, path: str) -> Any:
+    async with front.session.get(path) as answer:
+        assert answer.status == 200
+        return json.loads(await answer.read())
+
+
+async def test_the_root_and_the_version_answer_get_and_head(front: Front) -> None:
+    async with front.session.head("/") as answer:
+        assert (answer.status, answer.headers["Content-Length"], await answer.read()) == (200, "17", b"")
+    assert await got(front, "/api/version") == {"version": "1.2.3"}
+
+
+async def test_health_turns_503_when_the_daemon_stops(front: Front) -> None:
+    assert await got(front, "/health") == {"status": "ok"}
+    front.services.stopping = True
+    async with front.session.get("/health") as answer:
+        assert answer.status == 503
+
+
+async def test_tags_list_every_model_latest_first(front: Front) -> None:
+    names = [model["name"] for model in (await got(front, "/api/tags"))["models"]]
+    assert names == ["selftest:latest", "tinyembed:latest", "tinychat:latest"]
+
+
+async def test_ps_lists_what_runs_with_its_expiry(front: Front) -> None:
+    assert await got(front, "/api/ps") == {"models": []}
+    await front.whole("/api/chat", model="tinychat", messages=HI)
+    (running,) = (await got(front, "/api/ps"))["models"]
+    assert (running["name"], running["context_length"], running["size"]) == ("tinychat:latest", 2048, 1000)
+    assert running["expires_at"].endswith("Z")
+
+
+async def test_show_names_a_missing_model_with_its_tag(front: Front) -> None:
+    assert await front.whole("/api/show", model="nope") == (404, {"error": "model 'nope:latest' not found"})
+    assert await front.whole("/api/show", model="bad name!") == (400, {"error": "invalid model name"})
+
+
+async def test_v1_models_list_and_show_any_name(front: Front) -> None:
+    listed = await got(front, "/v1/models")
+    assert {card["id"] for card in listed["data"]} == {
+        "selftest:latest",
+        "tinychat:latest",
+        "tinyembed:latest",
+    }
+    one = await got(front, "/v1/models/registry.ollama.ai/library/tinychat")
+    assert (one["id"], one["created"]) == ("registry.ollama.ai/library/tinychat", 1_700_000_000)
+    async with front.session.get("/v1/models/a/b/nope") as answer:
+        assert (answer.status, json.loads(await answer.read())["error"]["type"]) == (404, "not_found_error")

@@ -1,0 +1,63 @@
+"""The control API."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from llamamgr.proxy.control import build_control_app
+from tests.proxy.conftest import HI, Front, serving
+
+
+@pytest.fixture
+async def control(front: Front) -> AsyncIterator[Front]:
+    async with (
+        serving(build_control_app(front.services)) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        inner = Front(front.services, front.children, session, port)
+        inner.stopped = front.stopped
+        yield inner
+
+
+async def test_the_public_address_has_no_control(front: Front) -> None:
+    async with front.session.get("/control/ping") as answer:
+        assert answer.status == 404
+
+
+async def test_ping_tells_version_pid_and_start(control: Front) -> None:
+    async with control.session.get("/control/ping") as answer:
+        told = json.loads(await answer.read())
+    assert told == {"version": "1.2.3", "pid": os.getpid(), "started": 1000.0, "stopping": False}
+
+
+async def test_the_public_api_is_there_too_and_tells_hints(control: Front) -> None:
+    assert (await control.lines("/api/chat", model="tinychat", messages=HI))[-1]["done"]
+    status, answer = await control.whole("/api/chat", model="tinychap", messages=HI)
+    assert status == 404
+    assert answer["error"].startswith("model 'tinychap' not found\nhint: did you mean tinychat:latest")
+
+
+async def test_ps_and_stop_model_show_and_end_a_child(control: Front) -> None:
+    await control.whole("/api/chat", model="tinychat", messages=HI)
+    async with control.session.get("/control/ps") as answer:
+        (child,) = json.loads(await answer.read())["children"]
+    assert (child["model"]["name"], child["state"], child["queued"]) == ("tinychat:latest", "ready", 0)
+    for expected in (True, False):
+        assert await control.whole("/control/stop-model", model="tinychat") == (200, {"stopped": expected})
+
+
+async def test_stop_model_names_what_is_wrong_with_its_body(control: Front) -> None:
+    async with control.post("/control/stop-model", b"{}") as answer:
+        assert (answer.status, "model" in json.loads(await answer.read())["error"]) == (400, True)
+
+
+async def test_shutdown_answers_and_tells_the_daemon(control: Front) -> None:
+    async with control.post("/control/shutdown", b"") as answer:
+        assert answer.status == 200
+    assert control.stopped == [True]
+    assert control.services.stopping

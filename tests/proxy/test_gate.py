@@ -1,0 +1,124 @@
+"""Who may ask, and how what is no route is answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llamamgr.core.config import Config, ServerConfig
+from llamamgr.proxy.gate import Doorkeeper
+from tests.proxy.conftest import Front
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost", True),
+        ("http://localhost:3000", True),
+        ("https://127.0.0.1:8443", True),
+        ("app://obsidian.md", True),
+        ("vscode-webview://x", True),
+        ("https://evil.example", False),
+        ("http://localhost.evil.example", False),
+        ("null", False),
+        ("http://box:11434", True),
+        ("https://ui.example", True),
+    ],
+)
+def test_local_configured_and_own_origins_are_allowed(origin: str, allowed: bool) -> None:
+    keeper = Doorkeeper(Config(server=ServerConfig(origins=("https://ui.example",))), "box")
+    assert keeper.allows_origin(origin, "box:11434") is allowed
+
+
+def test_a_star_allows_every_origin_and_is_told_as_a_star() -> None:
+    keeper = Doorkeeper(Config(server=ServerConfig(origins=("*",))), "box")
+    assert keeper.allows_origin("https://any.example", "x")
+    assert keeper.allow_origin_header("https://any.example") == "*"
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("localhost:11434", True),
+        ("127.0.0.1", True),
+        ("[::1]:11434", True),
+        ("192.168.1.7:11434", True),
+        ("BOX", True),
+        ("llm.localhost", True),
+        ("nas.local:80", True),
+        ("host.docker.internal", True),
+        ("", True),
+        ("evil.example", False),
+        ("localhost.evil.example:11434", False),
+        ("8.8.8.8", False),
+    ],
+)
+def test_on_loopback_only_hosts_of_this_machine_are_allowed(host: str, allowed: bool) -> None:
+    assert Doorkeeper(Config(), "box").allows_host(host) is allowed
+
+
+def test_a_front_for_the_network_takes_any_host() -> None:
+    keeper = Doorkeeper(Config(server=ServerConfig(host="0.0.0.0:11434")), "box")
+    assert keeper.allows_host("llm.example")
+
+
+async def test_strangers_get_403_and_no_word(front: Front) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        async with front.session.get("/api/tags", headers=headers) as answer:
+            assert (answer.status, await answer.read()) == (403, b"")
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_an_allowed_origin_may_read_streams_and_errors_too(front: Front) -> None:
+    headers = {"Origin": "http://localhost:3000"}
+    for path, body in (("/api/generate", b'{"model":"tinychat","prompt":"hi"}'), ("/api/show", b"{}")):
+        async with front.post(path, body, headers=headers) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+async def test_a_preflight_is_204_with_what_is_allowed(front: Front) -> None:
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    async with front.session.options("/api/chat", headers=headers) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (204, "POST")
+        assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+
+
+async def test_unknown_paths_and_methods_are_answered_as_plain_text(front: Front) -> None:
+    async with front.session.get("/api/nope") as answer:
+        assert (answer.status, await answer.read()) == (404, b"404 page not found")
+        assert answer.headers["Content-Type"] == "text/plain"
+    async with front.session.post("/api/tags") as answer:
+        assert (answer.status, await answer.read()) == (405, b"405 method not allowed")
+        assert answer.headers["Allow"] == "HEAD, GET"
+
+
+async def test_each_answer_has_a_request_id_and_a_sane_one_is_kept(front: Front) -> None:
+    async with front.session.get("/", headers={"X-Request-Id": "abc-1"}) as answer:
+        assert answer.headers["X-Request-Id"] == "abc-1"
+    async with front.session.get("/", headers={"X-Request-Id": "a b\t<"}) as answer:
+        assert len(answer.headers["X-Request-Id"]) == 16
+
+
+async def test_a_fault_of_our_own_is_500_without_its_details(
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(name: str) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr(front.services.index, "resolve", fail)
+    status, answer = await front.whole(
+        "/api/chat", model="tinychat", messages=[{"role": "user", "content": "hi"}]
+    )
+    assert (status, answer["error"]) == (500, "internal error: the daemon's log has the details")
+    assert "secret" in caplog.text
+
+
+async def test_bytes_that_are_no_http_do_not_disturb_the_next_request(front: Front) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+    assert b"400" in await reader.read()
+    writer.close()
+    async with front.session.get("/") as answer:
+        assert await answer.read() == b"Ollama is running"

@@ -1,0 +1,181 @@
+"""Ollama's generation endpoints over a fake child."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from llamamgr.core.config import ServerConfig
+from llamamgr.supervise.lease import LoadOptions
+from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+
+
+async def test_a_chat_streams_lines_and_ends_with_the_metrics(front: Front) -> None:
+    lines = await front.lines("/api/chat", model="tinychat", messages=HI)
+    assert "".join(line["message"]["content"] for line in lines) == ANSWER
+    assert [line["done"] for line in lines] == [False] * 6 + [True]
+    last = lines[-1]
+    assert (last["done_reason"], last["prompt_eval_count"], last["eval_count"]) == ("stop", 6, 7)
+    assert last["total_duration"] >= last["load_duration"] > 0
+
+
+async def test_a_whole_chat_is_the_concatenation_of_the_stream(front: Front) -> None:
+    status, whole = await front.whole("/api/chat", model="tinychat", messages=HI)
+    assert status == 200
+    assert whole["message"] == {"role": "assistant", "content": ANSWER}
+
+
+async def test_a_whole_answer_has_its_length_and_charset_in_the_head(front: Front) -> None:
+    async with front.post("/api/chat", {"model": "tinychat", "messages": HI, "stream": False}) as answer:
+        body = await answer.read()
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert answer.headers["Content-Length"] == str(len(body))
+
+
+async def test_the_answer_names_the_model_as_it_was_asked_for(front: Front) -> None:
+    for name in ("TINYCHAT", "tinychat:latest", "registry.ollama.ai/library/tinychat:latest"):
+        _, whole = await front.whole("/api/chat", model=name, messages=HI)
+        assert whole["model"] == name
+
+
+async def test_generate_gives_a_context_that_a_later_request_goes_on_from(front: Front) -> None:
+    _, first = await front.whole("/api/generate", model="tinychat", prompt="hi")
+    assert first["response"] == ANSWER
+    assert first["context"] == [259, 107, 108, 2, 260, 263, 264, 265, 266, 267, 268, 2]
+    _, second = await front.whole("/api/generate", model="tinychat", prompt="hi", context=first["context"])
+    # what was answered is text in between, and may be cut into other tokens
+    assert second["context"][:5] == first["context"][:5]
+    assert second["prompt_eval_count"] > first["prompt_eval_count"] + 5
+
+
+async def test_a_raw_prompt_meets_no_template_and_gives_no_context(front: Front) -> None:
+    _, whole = await front.whole("/api/generate", model="tinychat", prompt="hi", raw=True)
+    assert (whole["response"], whole["prompt_eval_count"]) == (ANSWER, 3)
+    assert "context" not in whole
+
+
+async def test_a_system_text_becomes_a_turn_of_its_own(front: Front) -> None:
+    _, whole = await front.whole("/api/generate", model="tinychat", prompt="hi", system="be")
+    assert whole["context"][:3] == [261, 101, 104]
+
+
+async def test_num_predict_ends_by_length(front: Front) -> None:
+    lines = await front.lines("/api/generate", model="tinychat", prompt="hi", options={"num_predict": 3})
+    assert "".join(line["response"] for line in lines) == "Hello from the"
+    assert lines[-1]["done_reason"] == "length"
+
+
+async def test_tool_calls_arrive_whole_with_the_last_line(front: Front) -> None:
+    lines = await front.lines("/api/chat", model="tinychat", messages=HI, tools=[WEATHER])
+    calls = lines[-1]["message"]["tool_calls"]
+    assert [call["function"]["name"] for call in calls] == ["get_weather"]
+    assert calls[0]["function"]["arguments"] == {"city": "Paris"}
+    assert lines[-1]["done_reason"] == "stop"
+
+
+async def test_a_model_that_thinks_does_so_in_a_field_of_its_own(front: Front) -> None:
+    lines = await front.lines("/api/chat", model="selftest", messages=HI, think=True)
+    assert any(line["message"].get("thinking") for line in lines)
+    _, whole = await front.whole("/api/generate", model="selftest", prompt="hi", think=True)
+    assert whole["thinking"]
+    assert "context" not in whole
+    _, quiet = await front.whole("/api/generate", model="selftest", prompt="hi", think=False)
+    assert "thinking" not in quiet
+    assert quiet["response"] == whole["response"]
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+async def test_an_empty_prompt_loads_and_with_keep_alive_0_unloads(front: Front, path: str) -> None:
+    async with front.post(path, {"model": "tinychat", "keep_alive": "10m"}) as answer:
+        loaded = json.loads(await answer.read())
+    assert (loaded["done"], loaded["done_reason"]) == (True, "load")
+    assert [granted[2] for granted in front.children.granted] == [600.0]
+    assert front.children.leases == 0
+    assert front.children.status()
+    for _ in range(2):
+        async with front.post(path, {"model": "tinychat", "keep_alive": 0}) as answer:
+            assert json.loads(await answer.read())["done_reason"] == "unload"
+    assert not front.children.status()
+
+
+async def test_an_embedding_model_can_be_unloaded_but_not_chatted_with(front: Front) -> None:
+    status, answer = await front.whole("/api/chat", model="tinyembed", messages=HI)
+    assert (status, answer) == (400, {"error": '"tinyembed" does not support chat'})
+    status, answer = await front.whole("/api/generate", model="tinyembed", keep_alive=0)
+    assert (status, answer["done_reason"]) == (200, "unload")
+
+
+async def test_load_options_and_keep_alive_reach_the_lease(front: Front) -> None:
+    options = {"num_ctx": 512, "num_gpu": 3, "num_thread": 2, "temperature": 0}
+    await front.whole("/api/generate", model="tinychat", prompt="hi", options=options, keep_alive=0)
+    model, wishes, keep_alive = front.children.granted[0]
+    assert (model.name, keep_alive) == ("tinychat:latest", 0.0)
+    assert wishes == LoadOptions(context=512, gpu_layers=3, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"model": "nope", "prompt": "hi"}, 404, "model 'nope' not found"),
+        ({"model": "bad name!", "prompt": "hi"}, 400, "invalid model name"),
+        (
+            {"model": "tinychat", "prompt": "hi", "template": "{{ .Prompt"},
+            400,
+            "template: :1: unclosed action",
+        ),
+        (
+            {"model": "tinychat", "prompt": "hi", "keep_alive": "banana"},
+            400,
+            'time: invalid duration "banana"',
+        ),
+        ({"model": "tinychat", "prompt": "hi", "think": True}, 400, '"tinychat" does not support thinking'),
+        (
+            {"model": "tinychat", "prompt": "hi" * 3000},
+            400,
+            "exceeds the available context size (2048 tokens)",
+        ),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_before_the_stream(
+    front: Front, body: dict[str, object], status: int, message: str
+) -> None:
+    async with front.post("/api/generate", body) as answer:
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert message in json.loads(await answer.read())["error"]
+
+
+async def test_a_template_that_would_be_dropped_is_refused_by_name(front: Front) -> None:
+    status, answer = await front.whole(
+        "/api/generate", model="tinychat", prompt="hi", template="{{ .Prompt }}"
+    )
+    assert status == 501
+    assert answer["error"].startswith("template: ")
+
+
+async def test_a_full_queue_is_503_with_the_seconds_to_wait(front: Front) -> None:
+    front.children.busy = True
+    async with front.post("/api/chat", {"model": "tinychat", "messages": HI}) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
+        assert json.loads(await answer.read())["error"].startswith("server busy, please try again.")
+
+
+async def test_a_body_beyond_the_limit_is_413_in_the_dialect(make_front: MakeFront) -> None:
+    async with make_front(server=ServerConfig(body_limit=1000)) as front:
+        async with front.post("/api/chat", b"x" * 2000) as answer:
+            assert (answer.status, list(json.loads(await answer.read()))) == (413, ["error"])
+        async with front.post("/v1/chat/completions", b"x" * 2000) as answer:
+            error = json.loads(await answer.read())["error"]
+            assert (answer.status, error["type"]) == (413, "invalid_request_error")
+
+
+async def test_many_at_once_all_end_well_and_leave_no_lease(front: Front) -> None:
+    async def one() -> int:
+        return len(await front.lines("/api/chat", model="tinychat", messages=HI))
+
+    assert await asyncio.gather(*(one() for _ in range(32))) == [7] * 32
+    assert front.children.leases == 0

@@ -1,0 +1,222 @@
+"""The supervisor over real child processes that misbehave on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llamamgr.core.errors import BusyError, EngineError
+from llamamgr.supervise.lease import LoadOptions
+from llamamgr.supervise.probe import ask
+from tests.supervise.conftest import MIB, model
+
+
+async def until(true, deadline: float = 10.0) -> None:
+    async with asyncio.timeout(deadline):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Running, and not a zombie that its new parent has yet to reap."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_lease_reaches_a_child_that_answers(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner, owner.acquire(model()) as lease:
+        answer = await ask(lease.endpoint, "/health", 5)
+        assert answer is not None
+        assert answer.status == 200
+        assert lease.context == 2048
+        assert [child.state for child in owner.status()] == ["ready"]
+
+
+async def test_concurrent_first_requests_share_one_start(supervisor, fake_build):
+    async def one(owner) -> str:
+        async with owner.acquire(model()) as lease:
+            return lease.child
+
+    async with supervisor(fake_build("slow-load=0.2")) as owner:
+        assert set(await asyncio.gather(*(one(owner) for _ in range(20)))) == {"c1"}
+
+
+async def test_a_smaller_context_uses_the_child_that_runs_and_a_larger_one_replaces_it(
+    supervisor, fake_build
+):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model(), LoadOptions(context=512)) as first:
+            pass
+        async with owner.acquire(model(), LoadOptions(context=256)) as second:
+            assert second.child == first.child
+        async with owner.acquire(model(), LoadOptions(context=1024)) as third:
+            assert third.child != first.child
+            assert third.context == 1024
+        await until(lambda: len(owner.status()) == 1)
+
+
+@pytest.mark.parametrize("when", ["start", "load"])
+async def test_an_exit_before_ready_fails_at_once_with_code_and_log(supervisor, fake_build, when):
+    async with supervisor(fake_build(f"exit-at={when},exit-code=7")) as owner:
+        with pytest.raises(EngineError, match="exited with code 7"):
+            async with asyncio.timeout(5), owner.acquire(model()):
+                pass
+
+
+async def test_a_program_that_cannot_run_is_named(supervisor, fake_build):
+    build = fake_build()
+    Path(build.tool("llama-server")).unlink()
+    async with supervisor(build) as owner:
+        with pytest.raises(EngineError, match="could not be started"):
+            async with owner.acquire(model()):
+                pass
+
+
+async def test_a_load_past_its_deadline_is_ended_and_says_so(supervisor, fake_build):
+    async with supervisor(fake_build("never-healthy"), load_wait=0.3) as owner:
+        with pytest.raises(EngineError, match=r"not ready after 0\.3 s"):
+            async with owner.acquire(model()):
+                pass
+
+
+async def test_a_hung_health_endpoint_cannot_hold_the_deadline_up(supervisor, fake_build):
+    async with supervisor(fake_build("hung-health"), load_wait=0.3) as owner:
+        with pytest.raises(EngineError, match="not ready after"):
+            async with asyncio.timeout(8), owner.acquire(model()):
+                pass
+
+
+async def test_a_flood_of_output_never_blocks_the_child(supervisor, fake_build):
+    async with (
+        supervisor(fake_build("flood-stdout")) as owner,
+        asyncio.timeout(15),
+        owner.acquire(model()) as lease,
+    ):
+        assert (await ask(lease.endpoint, "/health", 5)).status == 200
+
+
+async def test_an_idle_child_goes_when_its_keep_alive_ran_out(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model(), keep_alive=0.05):
+            pid = owner.status()[0].pid
+        await until(lambda: owner.status() == ())
+        assert not psutil.pid_exists(pid)
+
+
+async def test_unloading_a_busy_model_waits_for_its_request(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()) as lease:
+            assert await owner.unload(model())
+            assert (await ask(lease.endpoint, "/health", 5)).status == 200
+        await until(lambda: owner.status() == ())
+        assert not await owner.unload(model())
+
+
+async def test_a_killed_child_leaves_its_cause_and_the_next_request_gets_a_new_one(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()) as lease:
+            os.kill(owner.status()[0].pid, signal.SIGKILL)
+            cause = await owner.cause_of_death(lease.child, 5)
+            assert cause is not None
+            assert "killed by SIGKILL" in cause
+        async with owner.acquire(model()) as again:
+            assert again.child != lease.child
+
+
+async def test_a_child_that_ignores_sigterm_is_killed(supervisor, fake_build):
+    async with supervisor(fake_build("ignore-sigterm")) as owner:
+        async with owner.acquire(model(), keep_alive=0.0):
+            pid = owner.status()[0].pid
+        await until(lambda: owner.status() == (), 10)
+        assert not psutil.pid_exists(pid)
+
+
+async def test_a_grandchild_that_holds_the_pipes_goes_with_the_child(supervisor, fake_build):
+    async with supervisor(fake_build("grandchild")) as owner:
+        async with owner.acquire(model(), keep_alive=0.0):
+            family = psutil.Process(owner.status()[0].pid).children(recursive=True)
+            assert family
+        await until(lambda: owner.status() == ())
+        await until(lambda: not any(alive(process) for process in family))
+
+
+async def test_without_room_the_least_recently_used_idle_child_makes_way(supervisor, fake_build):
+    async with supervisor(fake_build(), memory=400 * MIB, parallel=1) as owner:
+        for name in ("first", "second", "first", "third"):
+            async with owner.acquire(model(name, size=100 * MIB)):
+                pass
+        await until(lambda: len(owner.status()) == 2)
+        assert {child.model.name for child in owner.status()} == {"first:latest", "third:latest"}
+
+
+async def test_a_model_beyond_the_whole_budget_is_refused_with_the_figures(supervisor, fake_build):
+    async with supervisor(fake_build(), memory=50 * MIB) as owner:
+        with pytest.raises(BusyError, match="does not fit into memory"):
+            async with owner.acquire(model(size=100 * MIB)):
+                pass
+
+
+async def test_a_waiting_client_that_leaves_frees_its_place_and_the_load_stays_warm(supervisor, fake_build):
+    async with supervisor(fake_build("slow-load=0.3")) as owner:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), owner.acquire(model()):
+                pass
+        await until(lambda: [child.state for child in owner.status()] == ["ready"])
+        assert owner.status()[0].busy == 0
+
+
+async def test_a_queue_that_is_full_refuses_with_retry_after(supervisor, fake_build):
+    async with supervisor(fake_build("slow-load=0.5"), max_queue=1) as owner, asyncio.TaskGroup() as tasks:
+
+        async def first() -> None:
+            async with owner.acquire(model()):
+                pass
+
+        tasks.create_task(first())
+        await until(lambda: len(owner.status()) == 1)
+        with pytest.raises(BusyError) as caught:
+            async with owner.acquire(model()):
+                pass
+        assert caught.value.retry_after >= 1
+
+
+async def test_a_model_that_keeps_failing_is_answered_from_the_breaker(supervisor, fake_build):
+    async with supervisor(fake_build("exit-at=load")) as owner:
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                async with owner.acquire(model()):
+                    pass
+        with pytest.raises(BusyError, match="keeps failing") as caught:
+            async with owner.acquire(model()):
+                pass
+        assert caught.value.retry_after >= 1
+
+
+async def test_the_slots_of_a_child_bound_its_leases(supervisor, fake_build):
+    running = peak = 0
+
+    async def one(owner) -> None:
+        nonlocal running, peak
+        async with owner.acquire(model()):
+            running += 1
+            peak = max(peak, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+    async with supervisor(fake_build(), parallel=2) as owner:
+        await asyncio.gather(*(one(owner) for _ in range(30)))
+    assert peak == 2
+
+
+async def test_loopback_tcp_serves_where_a_build_has_no_unix_sockets(supervisor, fake_build):
+    async with supervisor(fake_build(unix_socket=False)) as owner, owner.acquire(model()) as lease:
+        assert lease.endpoint.port > 0
+        assert lease.endpoint.api_key
+        assert (await ask(lease.endpoint, "/health", 5)).status == 200

@@ -1,0 +1,41 @@
+"""What the tests of wire/ share: answers recorded from a real llama-server (b11434, raw bytes), and ways to cut them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from llamamgr.wire import http1
+
+RECORDED = Path(__file__).parent / "recorded"
+CHATS = ("chat", "chat-length", "chat-tools", "chat-logprobs")
+COMPLETIONS = ("completion", "completion-length", "completion-stop", "completion-logprobs")
+REFUSALS = ("chat-refused", "completion-refused")
+ANSWERS = (*CHATS, *COMPLETIONS, *REFUSALS, "apply-template", "tokenize", "detokenize")
+
+# Where to cut: fractions, so that one strategy serves any length; few cuts or many.
+CUTS = st.lists(st.floats(0, 1), max_size=12)
+
+
+def recorded(name: str) -> bytes:
+    """The raw bytes of an answer, from its status line to its last chunk."""
+    return (RECORDED / f"{name}.http").read_bytes()
+
+
+def body(name: str) -> bytes:
+    """The body of a recorded answer."""
+    events = http1.ResponseParser("POST").feed(recorded(name))
+    return b"".join(event.data for event in events if isinstance(event, http1.Body))
+
+
+def pieces(data: bytes, cuts: list[float]) -> list[bytes]:
+    """``data`` cut at those fractions of its length; some pieces may be empty."""
+    at = [0, *sorted(round(cut * len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(at)]
+
+
+def single_bytes(data: bytes) -> list[bytes]:
+    """``data`` cut everywhere."""
+    return [data[at : at + 1] for at in range(len(data))]

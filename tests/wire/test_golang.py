@@ -1,0 +1,148 @@
+"""JSON as Go writes and refuses it."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamamgr.wire import golang
+from llamamgr.wire.errors import DialectError
+
+
+class Sample(msgspec.Struct):
+    name: str | None = None
+    count: int | None = None
+    share: float | None = None
+    on: bool | None = None
+    words: list[str] | None = None
+    deep: dict[str, object] | None = None
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(DialectError) as refused:
+        golang.decode(body, Sample, "Sample", {"words": "[]api.Word"})
+    assert refused.value.status == 400
+    return refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (0.0, "0"),
+        (-17.8599910736084, "-17.8599910736084"),
+        (3.0, "3"),
+        (1e-5, "0.00001"),
+        (1e-6, "0.000001"),
+        (1.5e-7, "1.5e-7"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+    ],
+)
+def test_numbers_have_the_shortest_form(value: float, wanted: str) -> None:
+    assert bytes(golang.number(value)) == wanted.encode()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_keep_their_value(value: float) -> None:
+    assert float(bytes(golang.number(value))) == value
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_escaped_text_is_plain_ascii_html_and_keeps_its_meaning(text: str) -> None:
+    written = golang.encode({text: [text]})
+    assert json.loads(written) == {text: [text]}
+    assert not set("<>&\u2028\u2029") & set(written.decode())
+
+
+def test_quoting_shows_what_cannot_be_printed() -> None:
+    assert golang.quote(b'"xml"') == '"\\"xml\\""'
+    assert golang.quote("a\\b\n\x01é".encode()) == '"a\\\\b\\n\\x01é"'
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "missing request body"),
+        (b" \n", "missing request body"),
+        (b'{"name":"a', "unexpected EOF"),
+        (b"[]", "json: cannot unmarshal array into Go value of type api.Sample"),
+        (b'"x"', "json: cannot unmarshal string into Go value of type api.Sample"),
+        (b'{"name":5}', "json: cannot unmarshal number into Go struct field Sample.name of type string"),
+        (b'{"count":"5"}', "json: cannot unmarshal string into Go struct field Sample.count of type int"),
+        (b'{"count":1.5}', "json: cannot unmarshal number into Go struct field Sample.count of type int"),
+        (b'{"share":true}', "json: cannot unmarshal bool into Go struct field Sample.share of type float64"),
+        (b'{"on":{}}', "json: cannot unmarshal object into Go struct field Sample.on of type bool"),
+        (
+            b'{"words":"x"}',
+            "json: cannot unmarshal string into Go struct field Sample.words of type []api.Word",
+        ),
+        (b'{"words":[1]}', "json: cannot unmarshal number into Go struct field Sample.words of type string"),
+        (
+            b'{"deep":[]}',
+            "json: cannot unmarshal array into Go struct field Sample.deep of type map[string]interface {}",
+        ),
+        (b"{'a':1}", "invalid character '\\'' looking for beginning of object key string"),
+        (b"<html>", "invalid character '<' looking for beginning of value"),
+        (b'{"deep":{"a":' + b"[" * 100_000, "json: exceeded max depth"),
+    ],
+)
+def test_refusals_are_worded_as_go_does(body: bytes, message: str) -> None:
+    assert refusal(body) == message
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        (b"null", Sample()),
+        (b'{"name":null,"else":1}', Sample()),
+        (b'{"name":"a"} trailing', Sample("a")),
+        (b'{"name":"a"}{"name":"b"}', Sample("a")),
+        (rb'{"name":"a\ud800b"}', Sample("a\ufffdb")),
+        (rb'{"name":"\ud83d\ude00\udc00\\ud800"}', Sample("\U0001f600\ufffd\\ud800")),
+        (b'{"name":"a\xffb"}', Sample("a\ufffdb")),
+    ],
+)
+def test_what_go_passes_over_is_passed_over(body: bytes, wanted: Sample) -> None:
+    assert golang.decode(body, Sample, "Sample", {}) == wanted
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_a_value_or_a_refusal(body: bytes) -> None:
+    try:
+        assert isinstance(golang.decode(body, Sample, "Sample", {}), Sample)
+    except DialectError as refused:
+        assert refused.message
+
+
+@given(st.binary(max_size=40))
+def test_real_base64_is_legal_with_line_ends_too(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    assert golang.illegal_base64_at(text) == -1
+    assert golang.illegal_base64_at("\r\n".join(text)) == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("!!!", 0),
+        ("abcd!", 4),
+        ("data:image/png;base64,aaaa", 4),
+        ("abcde", 4),
+        ("ab=c", 3),
+        ("a===", 1),
+        ("ab==c", 4),
+    ],
+)
+def test_illegal_base64_is_located(text: str, at: int) -> None:
+    assert golang.illegal_base64_at(text) == at
+
+
+@given(st.text(st.sampled_from("aB+/=\r\n !é"), max_size=12))
+def test_what_is_legal_can_be_decoded(text: str) -> None:
+    if golang.illegal_base64_at(text) == -1:
+        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)

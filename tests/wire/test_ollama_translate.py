@@ -1,0 +1,135 @@
+"""Ollama's requests said in neutral words, and what a model cannot do."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from llamamgr.wire import ollama
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import JsonObject, Message
+from tests.golden import replay
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def generate(**fields: object) -> ollama.GenerateRequest:
+    return ollama.parse_generate(json.dumps({"model": "tiny", "prompt": "hi", **fields}).encode())
+
+
+def chat(**fields: object) -> ollama.ChatBody:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return ollama.parse_chat(json.dumps(body).encode())
+
+
+def test_a_prompt_is_a_turn_of_the_user_after_the_systems() -> None:
+    assert ollama.turns(generate()) == (Message("user", "hi"),)
+    assert ollama.turns(generate(system="be brief", images=["AAAA"])) == (
+        Message("system", "be brief"),
+        Message("user", "hi", images=("AAAA",)),
+    )
+
+
+def test_a_chat_request_carries_all_that_was_asked() -> None:
+    asked = chat(
+        tools=[TOOL], format="json", think=False, logprobs=True, top_logprobs=2, options={"top_k": 1}
+    )
+    said = ollama.to_chat_request(asked, 100, ("completion", "tools", "thinking"))
+    assert said.messages == asked.messages
+    assert said.tools == (msgspec.Raw(json.dumps(TOOL).encode()),)
+    assert (said.response_format, said.think, said.logprobs, said.top_logprobs) == (
+        JsonObject(),
+        False,
+        True,
+        2,
+    )
+    assert (said.sampling["top_k"], said.sampling["n_predict"]) == (1, 1000)
+
+
+def test_a_prompt_request_carries_all_that_was_asked() -> None:
+    said = ollama.to_prompt_request(generate(format="json", top_logprobs=2), "<|user|>hi", 100)
+    assert (said.prompt, said.response_format) == ("<|user|>hi", JsonObject())
+    # alternatives without logprobs are nothing
+    assert (said.logprobs, said.top_logprobs) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("think", "capabilities", "wanted"),
+    [
+        (None, ("completion",), None),
+        (None, ("completion", "thinking"), True),
+        (False, ("completion", "thinking"), False),
+        ("high", ("completion", "thinking"), "high"),
+    ],
+)
+def test_a_model_that_can_think_does_unless_told_not_to(
+    think: object, capabilities: tuple[str, ...], wanted: object
+) -> None:
+    assert ollama.to_chat_request(chat(think=think), 100, capabilities).think == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "capabilities", "message"),
+    [
+        (generate(), ("embedding",), '"tiny" does not support generate'),
+        (chat(), ("embedding",), '"tiny" does not support chat'),
+        (
+            generate(suffix="x"),
+            ("completion",),
+            "registry.ollama.ai/library/tiny:latest does not support insert",
+        ),
+        (
+            chat(tools=[TOOL]),
+            ("completion",),
+            "registry.ollama.ai/library/tiny:latest does not support tools",
+        ),
+        (chat(think=True), ("completion",), '"tiny" does not support thinking'),
+        (generate(think="low"), ("completion",), '"tiny" does not support thinking'),
+        (
+            generate(images=["AAAA"]),
+            ("completion",),
+            "Multimodal data provided, but model does not support multimodal requests.",
+        ),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(
+    asked: ollama.Inference, capabilities: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DialectError) as refused:
+        ollama.check_capabilities(asked, capabilities)
+    assert (refused.value.status, refused.value.message) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("asked", "capabilities"),
+    [
+        (generate(think=False), ("completion",)),
+        (generate(suffix="x"), ("completion", "insert")),
+        (generate(images=["AAAA"]), ("completion", "audio")),
+        (chat(tools=[TOOL], think=True), ("completion", "tools", "thinking")),
+    ],
+)
+def test_what_a_model_can_do_is_let_through(asked: ollama.Inference, capabilities: tuple[str, ...]) -> None:
+    ollama.check_capabilities(asked, capabilities)
+
+
+@pytest.mark.parametrize(
+    "name", ["generate-think", "generate-embed-model", "chat-think-level", "chat-embed-model"]
+)
+def test_recorded_refusals_are_given_word_for_word(name: str) -> None:
+    (exchange,) = replay.load([name])
+    parse = ollama.parse_chat if exchange.path == "/api/chat" else ollama.parse_generate
+    asked = parse(exchange.body or b"")
+    capabilities = ("embedding",) if "embed" in asked.model else ("completion", "tools")
+    with pytest.raises(DialectError) as refused:
+        ollama.check_capabilities(asked, capabilities)
+    assert ollama.error_body(refused.value.message).decode() == exchange.answer
+    assert refused.value.status == exchange.status
+
+
+def test_a_name_that_is_a_path_is_shown_as_it_is() -> None:
+    with pytest.raises(DialectError) as refused:
+        ollama.check_capabilities(chat(tools=[TOOL]), ("completion",), "./a b.gguf")
+    assert refused.value.message == "./a b.gguf does not support tools"
