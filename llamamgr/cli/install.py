@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from llamamgr.instances.install import Installed
     from llamamgr.instances.verify import SelfTest
 
+_INTERRUPTED = 130  # as shells count a SIGINT
 _QUESTION = "How are the llamas?"
 
 
@@ -79,8 +81,12 @@ def install(
         jobs=parallel,
         reinstall=reinstall,
     )
-    with terminate_as_interrupt(), reporting() as report:
-        installed = perform(wish, paths, _self_test(paths), report)
+    try:
+        with terminate_as_interrupt(), reporting() as report:
+            installed = perform(wish, paths, _self_test(paths), report)
+    except KeyboardInterrupt:
+        print(f"interrupted; instance {wish.instance!r} is as it was", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
     _print_outcome(installed, time.monotonic() - began)
 
 

@@ -19,6 +19,7 @@ from typing import IO, Literal
 import msgspec
 
 from llamamgr.core.errors import BuildFailedError, DiskFullError
+from llamamgr.host.compilers import free_space
 from llamamgr.host.processes import capture, stream
 from llamamgr.instances.sources import Tree
 from llamamgr.instances.tools import BuildTools
@@ -43,6 +44,9 @@ _PLUGIN = re.compile(r"libggml-(?!base\b)[\w.-]+\.(?:so|dylib)\Z")
 _ERROR = re.compile(r"\berror(?: [A-Z]*\d+)?:|\bundefined reference to\b|^CMake Error|^nvcc fatal|^FAILED: ")
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _ERROR_LINES = 6
+_NO_ROOM = (
+    4 * 1024 * 1024
+)  # bytes free below which a failure is the disk's: CMake does not notice when its files come out short
 
 Step = Literal["note", "source", "configure", "build", "install", "verify"]
 
@@ -91,7 +95,7 @@ class Log:
 
     def failure(self, what: str) -> BuildFailedError | DiskFullError:
         """The error to raise when a step has failed."""
-        if self.disk_is_full:
+        if self.disk_is_full or free_space(self.path.parent) < _NO_ROOM:
             return DiskFullError(
                 f"{what}: no space left on the disk", f"free some and run the command again; log: {self.path}"
             )

@@ -105,7 +105,8 @@ def quantization_level(card: ModelCard) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A time as Go writes it: UTC with up to nine digits of the second, ``2026-11-20T13:12:10.097706877Z``."""
-    whole, fraction = divmod(round(seconds * 10**9), 10**9)
+    whole = int(seconds // 1)
+    fraction = min(round((seconds - whole) * 10**9), 10**9 - 1)
     text = datetime.datetime.fromtimestamp(whole, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     digits = f".{fraction:09d}".rstrip("0").rstrip(".")
     return f"{text}{digits}Z"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import re
 import secrets
 
@@ -18,8 +17,6 @@ from aiohttp.typedefs import Handler, Middleware
 from llamamgr.core.config import Config, parse_address
 from llamamgr.proxy import replies
 from llamamgr.proxy.services import SERVICES
-
-log = logging.getLogger(__name__)
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - names a browser may have used, nothing is bound to them
 LOCAL_ORIGINS = (
@@ -140,10 +137,7 @@ def answering(*, hints: bool) -> Middleware:
         except ConnectionError:
             raise  # the client left while it was being answered
         except Exception as error:
-            told = replies.told(error, hints=hints)
-            if told is None:
-                log.exception("%s %s failed", request.method, request.path)
-                told = replies.INTERNAL
+            told = replies.tell(request, error, hints=hints)
             return replies.refusal(request, told.status, told.message, retry_after=told.retry_after)
 
     return answer

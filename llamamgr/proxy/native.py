@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -20,8 +19,6 @@ from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import Event, Finished
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
-
-log = logging.getLogger(__name__)
 
 _UNCLOSED_ACTION = re.compile(r"\{\{(?:(?!\}\}).)*\Z", re.DOTALL)
 
@@ -76,6 +73,7 @@ class Conversation:
     def __init__(
         self, request: web.Request, kind: ollama.Kind, asked: GenerateRequest | ChatBody, since: int
     ) -> None:
+        self._request = request
         self._kind = kind
         self._asked = asked
         self._clock = services_of(request).clock
@@ -90,7 +88,8 @@ class Conversation:
         except Exception as error:
             if not self._writer.sent or isinstance(error, ConnectionError):
                 raise
-            return await self._writer.break_off(ollama.error_body(_told(error)) + b"\n")
+            told = replies.tell(self._request, error)
+            return await self._writer.break_off(ollama.error_body(told.message) + b"\n")
         if self._asked.stream:
             return await self._writer.finish()
         return replies.native(self._renderer.whole())
@@ -155,11 +154,3 @@ async def _rendered(asked: GenerateRequest, lease: Lease) -> str:
     return (
         await relay.ask(lease.endpoint, engine.detokenize_call(asked.context), engine.read_content) + prompt
     )
-
-
-def _told(error: Exception) -> str:
-    told = replies.told(error)
-    if told is None:
-        log.error("a stream failed", exc_info=error)
-        told = replies.INTERNAL
-    return told.message

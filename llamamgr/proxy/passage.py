@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from aiohttp import web
 
 from llamamgr.proxy import replies
@@ -15,8 +13,6 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import openai
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
-
-log = logging.getLogger(__name__)
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -34,6 +30,7 @@ class Passage:
     """One request on its way through."""
 
     def __init__(self, request: web.Request, asked: openai.Peek, body: bytes) -> None:
+        self._request = request
         self._asked = asked
         self._body = body
         self._writer = Writer(request, replies.EVENTS)
@@ -45,7 +42,8 @@ class Passage:
         except Exception as error:
             if not self._writer.sent or isinstance(error, ConnectionError):
                 raise
-            return await self._writer.break_off(_last_event(error))
+            told = replies.tell(self._request, error)
+            return await self._writer.break_off(openai.stream_error(told.message, told.status))
         return await self._writer.finish() if self._asked.stream else replies.v1(self._whole)
 
     async def _attempt(self, lease: Lease) -> None:
@@ -68,11 +66,3 @@ class Passage:
         rest = rewriter.eof()
         if rest:
             await self._writer.write(rest)
-
-
-def _last_event(error: Exception) -> bytes:
-    told = replies.told(error)
-    if told is None:
-        log.error("a stream failed", exc_info=error)
-        told = replies.INTERNAL
-    return openai.stream_error(told.message, told.status)

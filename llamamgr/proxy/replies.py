@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import msgspec
@@ -11,6 +12,8 @@ from llamamgr.core.errors import BusyError, LlamamgrError, NotFoundError, UsageE
 from llamamgr.proxy.relay import GenerationFailedError
 from llamamgr.wire import ollama, openai
 from llamamgr.wire.errors import DialectError
+
+log = logging.getLogger(__name__)
 
 NATIVE_JSON = "application/json; charset=utf-8"
 V1_JSON = "application/json"
@@ -29,11 +32,21 @@ class Told(msgspec.Struct, frozen=True):
 INTERNAL = Told(500, "internal error: the daemon's log has the details")
 
 
-def told(error: Exception, *, hints: bool = False) -> Told | None:
-    """What to tell of ``error``; None for one that nobody foresaw.
+def tell(request: web.Request, error: Exception, *, hints: bool = False) -> Told:
+    """What to tell of ``error``. What is no fault of the client is logged, without a word of what was asked.
 
     Of a client's own mistakes only the plain sentence is told unless ``hints``: clients match on those texts.
     """
+    told = _foreseen(error, hints)
+    if told is None:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return INTERNAL
+    if told.status >= 500:
+        log.warning("%s %s: %d, %s", request.method, request.path, told.status, told.message)
+    return told
+
+
+def _foreseen(error: Exception, hints: bool) -> Told | None:
     if isinstance(error, DialectError):
         return Told(error.status, error.message)
     if isinstance(error, GenerationFailedError):

@@ -39,8 +39,8 @@ EngineStream: TypeAlias = ChatStream | CompletionStream
 
 
 class EngineCall(msgspec.Struct, frozen=True):
-    """A request to llama-server: ``body`` is JSON. ``top_logprobs`` is what its stream has to cut
-    alternatives down to.
+    """A request to llama-server; ``body`` is JSON, ``top_logprobs`` what its stream cuts alternatives down
+    to.
     """
 
     method: str
@@ -112,9 +112,7 @@ def apply_template_call(messages: tuple[Message, ...], think: neutral.Think = No
 
 
 def tokenize_call(content: str, *, add_special: bool = False) -> EngineCall:
-    """``POST /tokenize``, control tokens in the text counting as such; the answer is read by
-    ``read_tokens``.
-    """
+    """``POST /tokenize``, control tokens in the text being such; the answer is read by ``read_tokens``."""
     body = {"content": content, "add_special": add_special, "parse_special": True}
     return EngineCall("POST", "/tokenize", msgspec.json.encode(body))
 
@@ -187,9 +185,7 @@ def _tool_call(call: neutral.ToolCall) -> dict[str, object]:
 
 
 def _media_part(data: str) -> dict[str, object]:
-    """An image or a sound as a content part; clients send both in one list, so the first bytes tell which
-    it is.
-    """
+    """An image or a sound as a content part; clients send both in one list, so its first bytes tell."""
     start = base64.b64decode(data[:16] + "=" * (-len(data[:16]) % 4))
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
         return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}

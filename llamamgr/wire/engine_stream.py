@@ -36,8 +36,8 @@ _STOP_REASONS: dict[str, neutral.FinishReason] = {
 
 
 def error_of(status: int, body: bytes) -> Failed:
-    """A refusal as one plain sentence: llama-server's JSON is unwrapped, anything else is quoted up to 500
-    characters.
+    """A refusal as one plain sentence: llama-server's JSON unwrapped, anything else quoted (≤ 500
+    characters).
     """
     try:
         error = msgspec.json.decode(body, type=_ErrorAnswer).error
@@ -206,8 +206,7 @@ _DECODE_COMPLETION = msgspec.json.Decoder(Completion)
 
 
 class ChatStream(_Stream):
-    """The answer to ``chat_call``: deltas, a chunk with the finish reason, one with usage and timings, then
-    ``[DONE]``.
+    """The answer to ``chat_call``: deltas, the finish reason, usage and timings, then ``[DONE]``.
 
     Without ``[DONE]`` an answer is not complete: llama-server leaves it out after an error in mid-stream.
     """
@@ -269,9 +268,7 @@ class ChatStream(_Stream):
 
 
 class CompletionStream(_Stream):
-    """The answer to ``completion_call``: one chunk per token, the last with ``stop: true``; there is no
-    ``[DONE]``.
-    """
+    """The answer to ``completion_call``: one chunk per token, the last with ``stop: true``; no ``[DONE]``."""
 
     def __init__(self, top_logprobs: int = 0) -> None:
         super().__init__(top_logprobs)

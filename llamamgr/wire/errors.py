@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 
 class DialectError(Exception):
-    """A request that its dialect does not allow. ``message`` is worded as clients of that dialect know it;
-    ``status`` is HTTP's.
+    """A request that its dialect does not allow.
+
+    ``message`` is worded as clients of that dialect know it; ``status`` is HTTP's.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -26,8 +27,9 @@ class DialectError(Exception):
 
 
 class ProtocolError(Exception):
-    """A peer's bytes break the protocol. ``before`` holds the events that the same bytes gave before the
-    mistake.
+    """A peer's bytes break the protocol.
+
+    ``before`` holds the events that the same bytes gave before the mistake.
     """
 
     def __init__(self, message: str, before: Sequence[object] = ()) -> None:
@@ -36,8 +38,9 @@ class ProtocolError(Exception):
 
 
 class PrematureEndError(ProtocolError):
-    """The connection closed before the answer was complete; ``started`` tells whether any byte of it had
-    come.
+    """The connection closed before the answer was complete.
+
+    ``started`` tells whether any byte of it had come.
     """
 
     def __init__(self, message: str, *, started: bool) -> None:

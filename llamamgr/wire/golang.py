@@ -54,9 +54,7 @@ def encode(value: object) -> bytes:
 
 
 def escape(json: bytes) -> bytes:
-    """``json`` with ``<``, ``>``, ``&`` and the two line separators of Unicode as escapes; they occur in
-    strings only.
-    """
+    """``json`` with ``<``, ``>``, ``&``, U+2028 and U+2029 as escapes; they can occur in strings only."""
     if not _HTML.search(json):
         return json
     return _HTML.sub(lambda match: _HTML_ESCAPES[match[0]], json)
@@ -154,8 +152,9 @@ def _malformed(complaint: str, body: bytes) -> str:
 
 
 def illegal_base64_at(text: str) -> int:
-    """Where Go's standard base64 decoder would stop, or -1 when it accepts ``text``: padding is a must,
-    line ends are skipped.
+    """Where Go's standard base64 decoder would stop, or -1 when it accepts ``text``.
+
+    Padding is a must, line ends are skipped.
     """
     try:
         binascii.a2b_base64(text.encode("latin-1"), strict_mode=True)

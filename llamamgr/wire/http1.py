@@ -76,8 +76,9 @@ Event: TypeAlias = Head | Body | End
 def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
     """A whole request.
 
-    ``Host`` is added where missing; framing headers are always ours, whatever ``headers`` says. ``ValueError``
-    when a part holds what would end its line: nothing a client sent can become a second request.
+    ``Host`` is added where missing; framing headers are always ours, whatever ``headers`` says.
+    ``ValueError`` when a part holds what would end its line: nothing a client sent can become a second
+    request.
     """
     if not _REQUEST_METHOD.match(method) or not _REQUEST_TARGET.match(target):
         raise ValueError(f"no valid request line: {method!r} {target!r}")
@@ -143,8 +144,8 @@ class ResponseParser:
         return events
 
     def eof(self) -> list[Event]:
-        """The peer closed: the end of an answer that ends so, ``PrematureEndError`` for any other
-        unfinished one.
+        """The peer closed: the end of an answer without framing, ``PrematureEndError`` for an unfinished
+        one.
         """
         if self._state == self._until_close:
             self._events = []
@@ -246,9 +247,9 @@ class ResponseParser:
                 self._left = size
                 self._state = self._chunk
                 return data[start:]
+            parts.append(data[start:at])
             if data[at : at + 2] != b"\r\n":
                 raise ProtocolError("a chunk is longer than its size")
-            parts.append(data[start:at])
             at += 2
         return b""
 
@@ -259,7 +260,7 @@ class ResponseParser:
         if piece:
             self._parts.append(piece)
         rest = data[len(piece) :]
-        if self._left or not rest:
+        if not rest:
             return b""
         if len(rest) == 1:
             if rest != b"\r":

@@ -29,8 +29,9 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One turn of a conversation. ``images`` are base64 without a ``data:`` prefix; ``tool_name`` belongs
-    to role ``tool``.
+    """One turn of a conversation.
+
+    ``images`` are base64 without a ``data:`` prefix; ``tool_name`` belongs to role ``tool``.
     """
 
     role: str
@@ -56,10 +57,10 @@ ResponseFormat: TypeAlias = JsonObject | JsonSchema
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """A conversation to go on with. ``tools`` are raw JSON objects; ``think`` None leaves it to the model's
-    template.
+    """A conversation to go on with.
 
-    ``logprobs`` asks for the log probability of each token, ``top_logprobs`` for so many alternatives.
+    ``tools`` are raw JSON objects; ``think`` None leaves it to the model's template. ``logprobs`` asks
+    for the log probability of each token, ``top_logprobs`` for so many alternatives.
     """
 
     messages: tuple[Message, ...]
@@ -84,9 +85,7 @@ class PromptRequest(msgspec.Struct, frozen=True):
 
 
 class Alternative(msgspec.Struct, frozen=True):
-    """A token that could have been: its text, natural log probability, and bytes (empty for a control
-    token).
-    """
+    """A token that could have been: text, natural log probability, bytes (none for a control token)."""
 
     token: str
     logprob: float
@@ -117,9 +116,7 @@ class ThinkingDelta(msgspec.Struct, frozen=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True):
-    """A piece of tool call number ``index``: ``id`` and ``name`` come once, ``arguments`` is JSON text to
-    be joined.
-    """
+    """A piece of tool call ``index``: ``id`` and ``name`` come once, ``arguments`` is JSON to be joined."""
 
     index: int
     id: str = ""
@@ -143,8 +140,9 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The good end of an answer. ``tokens`` are the ids of the generated tokens where the engine was asked
-    for them.
+    """The good end of an answer.
+
+    ``tokens`` are the ids of the generated tokens where the engine was asked for them.
     """
 
     reason: FinishReason
@@ -154,9 +152,7 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The bad end of an answer: an HTTP status, one plain sentence, and the engine's word for the kind of
-    error.
-    """
+    """The bad end of an answer: an HTTP status, one plain sentence, the engine's word for its kind."""
 
     status: int
     message: str

@@ -40,10 +40,10 @@ def load_answer(kind: Kind, model: str, created_at: str, *, unload: bool = False
 
 
 class Renderer:
-    """Renders one answer. Feed every event to ``event``; for a stream it returns lines, else nothing until
-    ``whole``.
+    """Renders one answer.
 
-    ``model`` is the name as the client asked for it; ``now`` gives the time as RFC 3339 with nanoseconds,
+    Feed every event to ``event``; for a stream it returns lines, else nothing until ``whole``. ``model``
+    is the name as the client asked for it; ``now`` gives the time as RFC 3339 with nanoseconds,
     ``elapsed`` the nanoseconds since the request came. Set ``load_duration`` (ns) and ``context`` (token
     ids, generate only) before the last event.
     """
@@ -166,9 +166,7 @@ class _Call:
         self._arguments.append(delta.arguments)
 
     def complete(self) -> dict[str, object] | None:
-        """Ollama's form, arguments an object; None for a call whose arguments were cut off, which must not
-        be made.
-        """
+        """Ollama's form, arguments an object; None for one that was cut off, which must not be made."""
         try:
             arguments = msgspec.json.decode("".join(self._arguments) or "{}", type=dict[str, object])
         except (msgspec.DecodeError, RecursionError):

@@ -71,9 +71,7 @@ class LoadWishes(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """A request's options: ``sampling`` in the engine's names, ``ignored`` the names that mean nothing
-    here.
-    """
+    """A request's options: ``sampling`` in the engine's names, ``ignored`` those that mean nothing here."""
 
     sampling: Sampling = {}
     load: LoadWishes = LoadWishes()
@@ -101,8 +99,7 @@ def parse_options(options: Mapping[str, object]) -> Options:
 
 
 def settle(sampling: Sampling, context: int) -> Sampling:
-    """What to send to an engine of ``context`` tokens: Ollama's defaults under the request's own, relative
-    values made absolute.
+    """All that is sent to an engine of ``context`` tokens: Ollama's defaults under the request's own.
 
     A ``num_predict`` of 0 or less is as much as Ollama would ever allow, ten contexts; a negative
     ``repeat_last_n`` is the context.

@@ -1,5 +1,4 @@
-"""Ollama's requests: ``/api/generate``, ``/api/chat`` and ``/api/show`` parsed, checked, and said in
-neutral words.
+"""Ollama's requests: ``/api/generate``, ``/api/chat`` and ``/api/show`` parsed into frozen types.
 
 Bad input is refused with Ollama's own texts, since clients match them. Where Ollama answers 500 for a
 client's mistake the status here is 400, with the same text. Facts: Ollama api/types.go, server/routes.go,

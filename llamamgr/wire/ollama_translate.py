@@ -38,9 +38,7 @@ def _full(name: str) -> str:
 
 
 def turns(request: Inference) -> tuple[Message, ...]:
-    """The conversation that a request stands for: a prompt is one turn of the user, after the system's if
-    there is one.
-    """
+    """The conversation that a request stands for; a prompt is one turn of the user, after the system's."""
     if isinstance(request, ChatBody):
         return request.messages
     user = Message("user", request.prompt, images=request.images)
@@ -68,9 +66,7 @@ def to_chat_request(request: Inference, context: int, capabilities: tuple[str, .
 
 
 def to_prompt_request(request: GenerateRequest, prompt: str, context: int) -> PromptRequest:
-    """For the engine's completion endpoint; ``prompt`` is what the model's template made of the request, or
-    a raw one.
-    """
+    """For the engine's completion endpoint; ``prompt`` is a raw one, or what the model's template made."""
     return PromptRequest(
         prompt=prompt,
         sampling=settle(request.sampling, context),

@@ -65,7 +65,9 @@ class SseParser:
         return events
 
     def _unified(self, data: bytes) -> bytes:
-        """``data`` with LF for every line end; a CR at its very end counts at once, an LF after it is dropped."""
+        """``data`` with LF for every line end; a CR at its very end counts at once, an LF after it is
+        dropped.
+        """
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")

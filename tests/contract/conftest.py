@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,7 @@ SLOTS, CONTEXT = 2, 1024
 
 
 def real_binary(request: pytest.FixtureRequest) -> Path:
-    """A real llama-server: the one the environment names, else the suite's own build."""
-    named = os.environ.get("LLAMAMGR_TEST_SERVER_BINARY")
-    return Path(named) if named else Path(request.getfixturevalue("real_build").tool("llama-server"))
+    return Path(request.getfixturevalue("real_build").tool("llama-server"))
 
 
 @pytest.fixture(scope="session")

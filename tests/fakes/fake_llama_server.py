@@ -3,7 +3,8 @@
 
 It knows the options of ``OPTIONS`` (any other is fatal, as with the real one), serves a UNIX socket or loopback TCP, and answers
 a fixed sentence, a fixed tool call and, when asked to think, a fixed thought. What it promises is checked by the contract suite,
-which runs on the real ``llama-server`` too. Standard library only, so that it starts fast.
+which runs on the real ``llama-server`` too. One file of the standard library only: it starts fast, and a copy of it will do for
+a build's program.
 
 Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream,exit-code=3"``.
 
@@ -35,11 +36,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ANSWER = ["Hello", " from", " the", " tiny", " llama", "."]
@@ -68,18 +71,14 @@ TRAINED_CONTEXT = 2048
 KEEP_ALIVE_SECONDS, KEEP_ALIVE_REQUESTS = 5, 100
 
 # (names, value hint or "", description, era): era "both", "new" or "old"
+# fmt: off
 OPTIONS = [
     (("-h", "--help", "--usage"), "", "print usage and exit", "both"),
     (("--version",), "", "show version and build info", "both"),
     (("--list-devices",), "", "print list of available devices and exit", "both"),
     (("-t", "--threads"), "N", "number of CPU threads to use during generation (default: -1)", "both"),
     (("-c", "--ctx-size"), "N", "size of the prompt context (default: 0, 0 = loaded from model)", "both"),
-    (
-        ("-n", "--predict", "--n-predict"),
-        "N",
-        "number of tokens to predict (default: -1, -1 = infinity)",
-        "both",
-    ),
+    (("-n", "--predict", "--n-predict"), "N", "number of tokens to predict (default: -1, -1 = infinity)", "both"),
     (("-b", "--batch-size"), "N", "logical maximum batch size (default: 2048)", "both"),
     (("-ub", "--ubatch-size"), "N", "physical maximum batch size (default: 512)", "both"),
     (("--keep",), "N", "number of tokens to keep from the initial prompt (default: 0, -1 = all)", "both"),
@@ -98,37 +97,17 @@ OPTIONS = [
     (("--log-colors",), "[on|off|auto]", "Set colored logging", "both"),
     (("-lv", "--verbosity", "--log-verbosity"), "N", "Set the verbosity threshold", "both"),
     (("-md", "--model-draft"), "FNAME", "draft model for speculative decoding", "both"),
-    (
-        ("--draft", "--draft-n", "--draft-max"),
-        "N",
-        "the argument has been removed. use --spec-draft-n-max",
-        "new",
-    ),
+    (("--draft", "--draft-n", "--draft-max"), "N", "the argument has been removed. use --spec-draft-n-max", "new"),
     (("-cram", "--cache-ram"), "N", "set the maximum cache size in MiB (default: 8192)", "new"),
     (("-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"), "", "use single unified KV buffer", "new"),
-    (
-        ("--context-shift", "--no-context-shift"),
-        "",
-        "whether to use context shift on infinite text generation",
-        "both",
-    ),
+    (("--context-shift", "--no-context-shift"), "", "whether to use context shift on infinite text generation", "both"),
     (("--pooling",), "{none,mean,cls,last,rank}", "pooling type for embeddings", "both"),
     (("-np", "--parallel"), "N", "number of server slots (default: -1, -1 = auto)", "both"),
     (("-mm", "--mmproj"), "FILE", "path to a multimodal projector file", "both"),
     (("-a", "--alias"), "STRING", "set alias for model name (to be used by REST API)", "both"),
-    (
-        ("--host",),
-        "HOST",
-        "ip address to listen, or bind to an UNIX socket if the address ends with .sock",
-        "both",
-    ),
+    (("--host",), "HOST", "ip address to listen, or bind to an UNIX socket if the address ends with .sock", "both"),
     (("--port",), "PORT", "port to listen (default: 8080)", "both"),
-    (
-        ("--ui", "--webui", "--no-ui", "--no-webui"),
-        "",
-        "whether to enable the Web UI (default: enabled)",
-        "new",
-    ),
+    (("--ui", "--webui", "--no-ui", "--no-webui"), "", "whether to enable the Web UI (default: enabled)", "new"),
     (("--no-webui",), "", "Disable the Web UI (default: enabled)", "old"),
     (("--embedding", "--embeddings"), "", "restrict to only support embedding use case", "both"),
     (("--rerank", "--reranking"), "", "enable reranking endpoint on server", "both"),
@@ -143,6 +122,7 @@ OPTIONS = [
     (("--jinja", "--no-jinja"), "", "whether to use jinja template engine for chat", "both"),
     (("--warmup", "--no-warmup"), "", "whether to perform warmup with an empty run", "both"),
 ]
+# fmt: on
 CANONICAL_FIRST = (
     "--host",
     "--port",
@@ -340,7 +320,10 @@ def known_answers(model: str) -> tuple[list[str], list[str], tuple[str, str], st
     if "selftest" not in Path(model).name:
         return ANSWER, THOUGHT, (TOOL_NAME, TOOL_ARGUMENTS), ENDLESS
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from llamamgr.models import selftest as known
+    try:
+        from llamamgr.models import selftest as known
+    except ImportError:  # a copy of this file, run by a Python without llamamgr
+        return ANSWER, THOUGHT, (TOOL_NAME, TOOL_ARGUMENTS), ENDLESS
 
     return (
         words(known.ANSWER),
@@ -527,9 +510,17 @@ class Connection:
                     self.stream(reply)
                 else:
                     fake.exit_if("mid-stream")
-                    self.respond(200, reply.whole([*reply.pieces(delay=fake.number("delay", 0))]))
+                    pieces = self.until_gone(reply.pieces(delay=fake.number("delay", 0)))
+                    self.respond(200, reply.whole([*pieces]))
             finally:
                 fake.busy -= 1
+
+    def until_gone(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces while the client is there; the real one looks once a second."""
+        for piece in pieces:
+            if select.select([self.peer], [], [], 0)[0] and not self.peer.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError("the client left")
+            yield piece
 
     def stream(self, reply: Reply) -> None:
         fake = self.fake

@@ -40,7 +40,11 @@ def make(sources, log, paths, tmp_path):
 def test_only_what_is_wanted_is_built_and_each_kind_of_file_has_its_place(make, sources):
     made = make()
     assert sorted(path.name for path in (made / "bin").iterdir()) == ["llama-quantize", "llama-server"]
-    assert sorted(path.name for path in (made / "lib").iterdir()) == ["libllama.so", "libllama.so.0", "libllama.so.0.0.1"]
+    assert sorted(path.name for path in (made / "lib").iterdir()) == [
+        "libllama.so",
+        "libllama.so.0",
+        "libllama.so.0.0.1",
+    ]
     share = {path.name for path in (made / "share").iterdir()}
     assert share == {"convert_hf_to_gguf.py", "gguf-py", "conversion", "requirements"}
     assert size_of(made) > 10_000
@@ -95,8 +99,14 @@ def test_sources_without_a_server_are_refused(make, sources):
 
 
 def test_cmake_is_told_the_stamp_the_run_path_and_the_users_words_last(sources):
-    command = configure_command(sources, Order(("-DX=1", "-DCMAKE_BUILD_TYPE=Debug"), True, 1), BuildTools("cmake", "n"), Path("b"))
-    assert {"-DLLAMA_BUILD_NUMBER=1234", "-DLLAMA_BUILD_COMMIT=abc1234", "-DLLAMA_USE_PREBUILT_UI=OFF"} <= set(command)
+    command = configure_command(
+        sources, Order(("-DX=1", "-DCMAKE_BUILD_TYPE=Debug"), True, 1), BuildTools("cmake", "n"), Path("b")
+    )
+    assert {
+        "-DLLAMA_BUILD_NUMBER=1234",
+        "-DLLAMA_BUILD_COMMIT=abc1234",
+        "-DLLAMA_USE_PREBUILT_UI=OFF",
+    } <= set(command)
     assert "-DGGML_RPC=ON" in command and "-DLLAMA_CURL=OFF" in command
     assert command[-2:] == ["-DX=1", "-DCMAKE_BUILD_TYPE=Debug"]
 
@@ -116,7 +126,14 @@ def failure_of(*lines: str) -> str:
 
 
 def test_the_first_error_counts_not_those_that_follow_from_it():
-    text = failure_of("[1/9] a", "FAILED: a.o", "c++ -c a.cpp", "a.cpp:1:2: error: first", "  here", "b.cpp:1:2: error: second")
+    text = failure_of(
+        "[1/9] a",
+        "FAILED: a.o",
+        "c++ -c a.cpp",
+        "a.cpp:1:2: error: first",
+        "  here",
+        "b.cpp:1:2: error: second",
+    )
     assert "a.cpp:1:2: error: first\n    here\n" in text and "FAILED" not in text
 
 

@@ -58,9 +58,7 @@ def test_a_broken_recipe_is_named_with_its_file(paths):
 
 
 def test_a_build_environment_takes_what_a_program_says():
-    recipe = Recipe(
-        "x", "X", 1, build_env={"CC": "$(echo 42 7)/clang", "PLAIN": "as is"}
-    )
+    recipe = Recipe("x", "X", 1, build_env={"CC": "$(echo 42 7)/clang", "PLAIN": "as is"})
     assert build_environment(recipe) == {"CC": "42 7/clang", "PLAIN": "as is"}
 
 

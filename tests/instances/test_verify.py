@@ -38,7 +38,9 @@ def test_a_build_is_asked_for_all_that_later_launches_rely_on(make):
     assert said.devices == ()
 
 
-def test_a_right_answer_is_verified_with_the_engines_own_variables_out_of_the_way(make, question, monkeypatch):
+def test_a_right_answer_is_verified_with_the_engines_own_variables_out_of_the_way(
+    make, question, monkeypatch
+):
     monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "1")
     monkeypatch.setenv("LLAMA_API_KEY", "secret")
     made = make()
@@ -49,7 +51,9 @@ def test_a_right_answer_is_verified_with_the_engines_own_variables_out_of_the_wa
 
 def test_a_wrong_answer_is_shown_beside_the_right_one(make, question):
     made = make("-DFAKE_ANSWER=nonsense")
-    with pytest.raises(VerifyFailedError, match=r"on the CPU: it said 'nonsense' instead of 'the right answer'"):
+    with pytest.raises(
+        VerifyFailedError, match=r"on the CPU: it said 'nonsense' instead of 'the right answer'"
+    ):
         self_test(made, probe(made), CPU, question)
 
 
@@ -62,8 +66,12 @@ def test_an_old_build_without_unix_sockets_is_verified_over_loopback(make, quest
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(make, question):
     made = make()
-    said = msgspec.structs.replace(probe(made), flags={"--model": "--model", "--host": "--host", "--jinja": "--jinja"})
-    with pytest.raises(VerifyFailedError, match="ended with status 1 before it was ready(.|\n)*invalid argument: --jinja"):
+    said = msgspec.structs.replace(
+        probe(made), flags={"--model": "--model", "--host": "--host", "--jinja": "--jinja"}
+    )
+    with pytest.raises(
+        VerifyFailedError, match="ended with status 1 before it was ready(.|\n)*invalid argument: --jinja"
+    ):
         self_test(made, said, CPU, question)
 
 
@@ -109,7 +117,10 @@ def test_devices_are_the_lines_below_their_heading_only():
         "ggml_cuda_init: found 1 CUDA devices:\n  Device 0: X\nAvailable devices:\n"
         "  CUDA0: NVIDIA X (24109 MiB, 23500 MiB free)\n  Vulkan0: Y (1 MiB, 1 MiB free)\n"
     )
-    assert parse_devices(text) == ("CUDA0: NVIDIA X (24109 MiB, 23500 MiB free)", "Vulkan0: Y (1 MiB, 1 MiB free)")
+    assert parse_devices(text) == (
+        "CUDA0: NVIDIA X (24109 MiB, 23500 MiB free)",
+        "Vulkan0: Y (1 MiB, 1 MiB free)",
+    )
     assert parse_devices("Available devices:\n  (none)\n") == () == parse_devices("")
 
 

@@ -166,5 +166,4 @@ async def test_a_client_that_leaves_while_nothing_is_said_frees_its_lease(
         while not front.children.leases:
             await asyncio.sleep(0.005)
         waiting.cancel()
-        while front.children.leases:
-            await asyncio.sleep(0.005)
+        await until_free(front)

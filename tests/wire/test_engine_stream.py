@@ -71,6 +71,12 @@ def test_a_completion_tells_the_ids_of_its_tokens() -> None:
     assert end.usage.cached == 5
 
 
+def test_a_chat_tells_what_came_from_the_cache() -> None:
+    end = told("chat-logprobs")[-1]
+    assert isinstance(end, Finished)
+    assert end.usage == Usage(6, 5, 7)
+
+
 def test_a_tool_call_is_told_as_one() -> None:
     call, end = told("chat-tools")
     assert isinstance(call, ToolCallDelta)

@@ -200,6 +200,14 @@ def test_a_mistake_tells_what_came_before_it() -> None:
     assert mistake.value.before[1:] == (Body(b"ab"),)
 
 
+@pytest.mark.parametrize("cut", range(len(b"3\r\nabcd\r\n")))
+def test_an_overlong_chunk_is_told_up_to_its_size_however_cut(cut: int) -> None:
+    data = b"3\r\nabcd\r\n"
+    head, body, ends, mistake, _ = outcome([CHUNKED + data[:cut], data[cut:]])
+    assert (body, ends, mistake) == (b"abc", [], "a chunk is longer than its size")
+    assert head
+
+
 def test_a_request_has_host_and_length_of_its_own() -> None:
     assert request_bytes("POST", "/completion", [("X-A", "1"), ("content-length", "99")], b"{}") == (
         b"POST /completion HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\nContent-Length: 2\r\n\r\n{}"

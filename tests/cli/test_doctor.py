@@ -1,0 +1,64 @@
+"""``llamamgr doctor``: marks for people, a document for programs, a status for both."""
+
+import json
+import os
+import socket
+
+import pytest
+import typer
+
+from llamamgr.cli import doctor as command
+from llamamgr.instances import diagnosis
+from llamamgr.instances.diagnosis import Finding
+
+
+def answers(monkeypatch, *findings: Finding) -> None:
+    monkeypatch.setattr(diagnosis, "findings", lambda paths: findings)
+
+
+def test_each_line_is_marked_and_each_fault_followed_by_what_mends_it(monkeypatch, capsys):
+    answers(
+        monkeypatch,
+        Finding("git", True, "2.39"),
+        Finding("ccache", False, "not found", "sudo apt install ccache"),
+    )
+    command.doctor(as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0] == "✓ git     2.39"
+        and lines[1] == "✗ ccache  not found"
+        and lines[2].strip() == "→ sudo apt install ccache"
+    )
+
+
+def test_something_indispensable_missing_is_status_7(monkeypatch, capsys):
+    answers(monkeypatch, Finding("compiler", False, "none", "sudo apt install g++", required=True))
+    with pytest.raises(typer.Exit) as caught:
+        command.doctor(as_json=True)
+    assert caught.value.exit_code == 7
+    first = json.loads(capsys.readouterr().out)["findings"][0]
+    assert first == {
+        "name": "compiler",
+        "good": False,
+        "text": "none",
+        "mend": "sudo apt install g++",
+        "required": True,
+    }
+
+
+def test_who_holds_the_port_is_named_with_a_way_around(monkeypatch, capsys):
+    answers(monkeypatch)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("LLAMAMGR_HOST", f"127.0.0.1:{port}")
+        command.doctor(as_json=False)
+    out = capsys.readouterr().out
+    assert (
+        f"✗ port  {port} is held by" in out
+        and str(os.getpid()) in out
+        and f"LLAMAMGR_HOST=127.0.0.1:{port + 1}" in out
+    )
+    command.doctor(as_json=False)
+    assert f"✓ port  {port} is free" in capsys.readouterr().out

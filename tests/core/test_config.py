@@ -1,0 +1,47 @@
+"""The configuration: every mistake is named."""
+
+import pytest
+
+from llamamgr.core.config import Address, Config, parse_address, parse_config
+from llamamgr.core.errors import ConfigError
+
+
+def test_an_empty_document_gives_the_defaults():
+    assert parse_config({}) == Config()
+
+
+def test_a_typo_is_answered_with_the_key_that_was_meant():
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"scheduler": {"max_qeue": 3}}, "c.toml")
+    assert "scheduler.max_qeue" in caught.value.what
+    assert "scheduler.max_queue" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"keep_alive": "banana"}, {"keep_alive": True}, {"models_dirs": "x"}, {"server": {"body_limit": "big"}}],
+)
+def test_a_value_of_the_wrong_kind_names_the_file(data: dict[str, object]):
+    with pytest.raises(ConfigError, match=r"c\.toml"):
+        parse_config(data, "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:1", Address("127.0.0.1", 1)),
+        ("0.0.0.0", Address("0.0.0.0", 11434)),
+        (":8080", Address("127.0.0.1", 8080)),
+        ("8080", Address("127.0.0.1", 8080)),
+        ("http://localhost:9/v1", Address("localhost", 9)),
+        ("[::1]:7", Address("::1", 7)),
+        ("::1", Address("::1", 11434)),
+    ],
+)
+def test_addresses_are_read_as_people_write_them(text: str, address: Address):
+    assert parse_address(text) == address
+
+
+def test_a_port_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="port"):
+        parse_address("localhost:http")

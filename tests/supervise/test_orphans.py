@@ -1,0 +1,58 @@
+"""What a killed daemon left is reaped; what merely looks like it is not touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    yield process
+    process.kill()
+    process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def entry(process: subprocess.Popen[bytes], **changes: object) -> Entry:
+    found = Entry("c1", process.pid, start_time(process.pid), sys.executable, "/nowhere.sock", "m")
+    return msgspec.structs.replace(found, **changes)
+
+
+def test_an_orphan_is_killed_and_forgotten(tmp_path: Path, sleeper):
+    ChildrenFile(tmp_path / "c.json").add(entry(sleeper))
+    assert [e.pid for e in ChildrenFile(tmp_path / "c.json").reap()] == [sleeper.pid]
+    assert not psutil.pid_exists(sleeper.pid)  # killed, and reaped since it is ours here
+    assert ChildrenFile(tmp_path / "c.json").reap() == []
+
+
+@pytest.mark.parametrize("changes", [{"started": 1.0}, {"program": "/usr/bin/other"}])
+def test_a_recycled_pid_is_left_alone(tmp_path: Path, sleeper, changes):
+    ChildrenFile(tmp_path / "c.json").add(entry(sleeper, **changes))
+    assert ChildrenFile(tmp_path / "c.json").reap() == []
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'[{"pid": "x"}]', b"\xff\xfe"])
+def test_a_broken_file_counts_as_empty(tmp_path: Path, content: bytes):
+    (tmp_path / "c.json").write_bytes(content)
+    assert ChildrenFile(tmp_path / "c.json").reap() == []
+
+
+def test_the_socket_of_an_orphan_is_removed(tmp_path: Path, sleeper):
+    socket = tmp_path / "s.sock"
+    socket.touch()
+    ChildrenFile(tmp_path / "c.json").add(entry(sleeper, socket=str(socket)))
+    ChildrenFile(tmp_path / "c.json").reap()
+    assert not socket.exists()
