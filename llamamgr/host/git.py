@@ -20,6 +20,9 @@ from llamamgr.host.processes import Outcome, capture, stream
 REACH_TIMEOUT = 10.0  # seconds for a server to say what its HEAD is
 _LOCAL_TIMEOUT = 120.0
 _BUILD_TAG = re.compile(r"b(\d+)\Z")
+_ADDRESS = re.compile(
+    r"unable to access '[^']*': "
+)  # every message that quotes a reason names the URL itself
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "true",
@@ -193,4 +196,5 @@ def _unreachable(url: str, reason: str) -> SourceUnreachableError:
 def _reason(outcome: Outcome) -> str:
     lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (telling or lines or [f"exit status {outcome.code}"])[0].removeprefix("fatal: ")
+    told = (telling or lines or [f"exit status {outcome.code}"])[0].removeprefix("fatal: ")
+    return _ADDRESS.sub("", told)

@@ -67,6 +67,13 @@ class Index:
                 return card
         raise NotFoundError(f"model '{name}' not found", self._hint(wanted))
 
+    def recall(self, name: str) -> ModelCard | None:
+        """As ``resolve`` from memory alone: None when the disk must be looked at. ``InvalidNameError`` for what cannot be a name."""
+        snapshot = self._snapshot
+        if snapshot is None or self._clock() - snapshot.taken >= _FRESH:
+            return None
+        return _lookup(snapshot, ModelName.parse(name), ":" in name.rsplit("/", 1)[-1])
+
     def header(self, card: ModelCard, verbose: bool = False) -> Header:
         """The header of the first part with the tensors of all; with ``verbose`` long arrays too.
 

@@ -33,8 +33,8 @@ class Services(msgspec.Struct):
     hostname: str = msgspec.field(default_factory=socket.gethostname)
 
     async def resolve(self, name: str) -> ModelCard:
-        """The model of that name; off the loop, since a miss looks at the disk. Errors as ``Index.resolve``."""
-        return await asyncio.to_thread(self.index.resolve, name)
+        """The model of that name; off the loop when the disk must be looked at. Errors as ``Index.resolve``."""
+        return self.index.recall(name) or await asyncio.to_thread(self.index.resolve, name)
 
 
 SERVICES = web.AppKey("services", Services)

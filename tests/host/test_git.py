@@ -109,6 +109,22 @@ def test_a_work_tree_is_the_commit_and_can_be_made_again_after_it_is_deleted(mir
     assert git.describe(tmp_path / "a") == found
 
 
+def test_a_server_that_can_leave_out_file_contents_is_asked_to_and_they_come_with_the_work_tree(
+    origin, tmp_path
+):
+    command(origin, "config", "uploadpack.allowFilter", "true")
+    command(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    mirror, url = tmp_path / "m.git", f"file://{origin}"
+    git.update_mirror(url, mirror)
+    blob = command(origin, "rev-parse", "b2:file")
+    assert f"?{blob}" in command(mirror, "rev-list", "--objects", "--missing=print", "b2").splitlines()
+    git.add_worktree(mirror, git.find_commit(mirror, "b2"), tmp_path / "tree", url)
+    assert (tmp_path / "tree" / "file").read_text() == "two"
+    commit(origin, "four")
+    git.update_mirror(url, mirror)
+    assert git.find_commit(mirror).number == 4
+
+
 def test_an_unreachable_repository_leaves_no_half_mirror(tmp_path):
     folder = tmp_path / "mirrors" / "m.git"
     with pytest.raises(SourceUnreachableError, match="nowhere") as caught:
@@ -121,7 +137,7 @@ def test_a_clone_that_breaks_off_leaves_nothing_and_the_leftovers_of_a_dead_one_
     folder = tmp_path / "mirrors" / "m.git"
     left = folder.with_name("m.git.partial-1")
     left.mkdir(parents=True)
-    packs = [path for path in (origin / ".git" / "objects").glob("??/*")]
+    packs = list((origin / ".git" / "objects").glob("??/*"))
     for path in packs:
         path.chmod(0o644)
         path.write_bytes(b"broken")

@@ -82,7 +82,7 @@ def test_a_linker_error_is_shown(make):
 
 
 def test_a_configure_error_is_shown_with_its_message(make):
-    with pytest.raises(BuildFailedError, match="configure failed(.|\n)*the fake tree refuses to configure"):
+    with pytest.raises(BuildFailedError, match=r"configure failed(.|\n)*the fake tree refuses to configure"):
         make("-DFAKE_FAULT=configure")
 
 

@@ -1,7 +1,6 @@
 """Installing as a whole: the current build is always one that was verified, whatever happens on the way."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -304,5 +303,5 @@ def test_a_disk_that_really_fills_up_is_an_error_of_its_own_and_the_former_build
             Wish(source=Source("directory", str(tree)), reinstall=True), paths, question, lambda event: None
         )
     assert store.current("default").card == first.build.card and leftovers(store) == []
-    os.remove(small_disk / "ballast")
+    (small_disk / "ballast").unlink()
     assert run_install().build.card == first.build.card

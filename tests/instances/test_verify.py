@@ -70,7 +70,7 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(make, question):
         probe(made), flags={"--model": "--model", "--host": "--host", "--jinja": "--jinja"}
     )
     with pytest.raises(
-        VerifyFailedError, match="ended with status 1 before it was ready(.|\n)*invalid argument: --jinja"
+        VerifyFailedError, match=r"ended with status 1 before it was ready(.|\n)*invalid argument: --jinja"
     ):
         self_test(made, said, CPU, question)
 

@@ -227,3 +227,15 @@ def test_cards_are_plain_data(index: Index, write: Write):
 
     write("a.gguf")
     assert json.loads(msgspec.json.encode(index.refresh()))["models"]
+
+
+def test_a_name_is_recalled_from_memory_only_while_that_is_fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAMGR_HOME", str(tmp_path / "home"))
+    now = [0.0]
+    index = Index(Paths.of_environment(), Config(), clock=lambda: now[0])
+    assert index.recall("selftest") is None
+    known = index.resolve("selftest")
+    assert index.recall("SELFTEST:latest") == known
+    assert index.recall("nope") is None
+    now[0] = 1.0
+    assert index.recall("selftest") is None

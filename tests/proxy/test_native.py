@@ -56,6 +56,8 @@ async def test_a_raw_prompt_meets_no_template_and_gives_no_context(front: Front)
     _, whole = await front.whole("/api/generate", model="tinychat", prompt="hi", raw=True)
     assert (whole["response"], whole["prompt_eval_count"]) == (ANSWER, 3)
     assert "context" not in whole
+    _, plain = await front.whole("/api/generate", model="selftest", prompt="hi", raw=True)
+    assert "thinking" not in plain  # a raw prompt is not made a chat, though this model thinks in one
 
 
 async def test_a_system_text_becomes_a_turn_of_its_own(front: Front) -> None:
