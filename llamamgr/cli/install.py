@@ -94,7 +94,7 @@ def _self_test(paths: Paths) -> SelfTest:
     from llamamgr.instances.verify import SelfTest
     from llamamgr.models import selftest
 
-    return SelfTest(str(selftest.ensure(paths.cache)), _QUESTION, selftest.ANSWER)
+    return SelfTest(str(selftest.ensure(paths.cache / selftest.NAME)), _QUESTION, selftest.ANSWER)
 
 
 def _print_outcome(installed: Installed, seconds: float) -> None:

@@ -44,7 +44,9 @@ class Paths(msgspec.Struct, frozen=True):
 
         dirs = platformdirs.PlatformDirs("llamamgr", appauthor=False)
         data, config = Path(dirs.user_data_dir), Path(dirs.user_config_dir)
-        return cls(data, config, Path(dirs.user_cache_dir), Path(dirs.user_state_dir), _runtime(_users_runtime()))
+        return cls(
+            data, config, Path(dirs.user_cache_dir), Path(dirs.user_state_dir), _runtime(_users_runtime())
+        )
 
     @property
     def config_file(self) -> Path:

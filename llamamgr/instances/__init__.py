@@ -9,5 +9,6 @@
 ``build``          configure, compile, collect
 ``verify``         ask a build what it is and let it answer a known question
 ``install``        all of it in order, behind one lock
+``diagnosis``      what a machine has and lacks for all this, for ``llamamgr doctor``
 =================  ====================================================================
 """

@@ -34,7 +34,8 @@ class Services(msgspec.Struct):
 
     async def resolve(self, name: str) -> ModelCard:
         """The model of that name; off the loop when the disk must be looked at. Errors as ``Index.resolve``."""
-        return self.index.recall(name) or await asyncio.to_thread(self.index.resolve, name)
+        known = self.index.recall(name)
+        return known if known is not None else await asyncio.to_thread(self.index.resolve, name)
 
 
 SERVICES = web.AppKey("services", Services)

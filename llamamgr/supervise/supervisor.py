@@ -294,9 +294,20 @@ class Supervisor:
     # -- children
 
     def _start(self, child_id: str, wish: Wish) -> None:
-        launch = prepare(
-            wish.model, wish.build, wish.shape, wish.options, child=child_id, run=self._run, state=self._state
-        )
+        try:
+            launch = prepare(
+                wish.model,
+                wish.build,
+                wish.shape,
+                wish.options,
+                child=child_id,
+                run=self._run,
+                state=self._state,
+            )
+        except OSError as error:
+            cause = f"llama-server could not be prepared: {error}"
+            asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
+            return
         if launch.unsaid:
             log.warning("build %s has no option for: %s", wish.build.key, ", ".join(launch.unsaid))
 
@@ -322,6 +333,10 @@ class Supervisor:
         cause = "its owner was cancelled"
         try:
             cause = await child.run()
+        except Exception as error:
+            # one child's surprise must not take the others down with it
+            log.exception("child %s", child.id)
+            cause = f"its supervision failed: {error}"
         finally:
             running = self._running.pop(child.id)
             self._file.remove(child.id)

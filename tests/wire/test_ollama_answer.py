@@ -165,6 +165,28 @@ def test_thinking_has_a_field_of_its_own() -> None:
     )
 
 
+def test_calls_are_joined_by_their_index_and_told_in_its_order() -> None:
+    renderer = ollama.Renderer("chat", "m", stream=True, now=lambda: "now")
+    for delta in (
+        ToolCallDelta(1, "b", "g"),
+        ToolCallDelta(0, "a", "f", '{"x":'),
+        ToolCallDelta(0, arguments="1}"),
+    ):
+        assert renderer.event(delta) == b""
+    last = json.loads(renderer.event(Finished("tool_calls")))
+    assert last["message"]["tool_calls"] == [
+        {"id": "a", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}},
+        {"id": "b", "function": {"index": 1, "name": "g", "arguments": {}}},
+    ]
+
+
+def test_a_count_of_zero_is_left_out() -> None:
+    renderer = ollama.Renderer("generate", "m", stream=True, now=lambda: "now")
+    assert renderer.event(Finished("stop", Usage(0, 0, 2))) == (
+        b'{"model":"m","created_at":"now","response":"","done":true,"done_reason":"stop","eval_count":2}\n'
+    )
+
+
 def test_a_call_that_was_cut_off_is_not_made() -> None:
     renderer = ollama.Renderer("chat", "m", stream=True, now=lambda: "now")
     renderer.event(ToolCallDelta(0, "a", "f", "{}"))

@@ -48,11 +48,18 @@ def test_a_chat_request_carries_all_that_was_asked() -> None:
     assert (said.sampling["top_k"], said.sampling["n_predict"]) == (1, 1000)
 
 
+def test_alternatives_without_logprobs_are_nothing() -> None:
+    for said in (
+        ollama.to_chat_request(chat(top_logprobs=2), 100),
+        ollama.to_prompt_request(generate(top_logprobs=2), "p", 100),
+    ):
+        assert (said.logprobs, said.top_logprobs) == (False, 0)
+
+
 def test_a_prompt_request_carries_all_that_was_asked() -> None:
-    said = ollama.to_prompt_request(generate(format="json", top_logprobs=2), "<|user|>hi", 100)
+    said = ollama.to_prompt_request(generate(format="json", logprobs=True, top_logprobs=2), "<|user|>hi", 100)
     assert (said.prompt, said.response_format) == ("<|user|>hi", JsonObject())
-    # alternatives without logprobs are nothing
-    assert (said.logprobs, said.top_logprobs) == (False, 0)
+    assert (said.logprobs, said.top_logprobs, said.sampling["n_predict"]) == (True, 2, 1000)
 
 
 @pytest.mark.parametrize(
