@@ -43,7 +43,7 @@ def test_a_broken_document_names_file_and_line(tmp_path: Path):
 
 def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_dies(tmp_path: Path):
     lock = tmp_path / "l"
-    code = f"import filelock,sys; held = filelock.FileLock({str(lock)!r}); held.acquire(); print('held', flush=True); sys.stdin.read()"
+    code = f"import filelock,sys; held = filelock.FileLock({str(lock)!r}); held.acquire(); print(1, flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin is not None
     assert holder.stdout is not None
