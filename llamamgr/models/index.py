@@ -68,7 +68,7 @@ class Index:
         raise NotFoundError(f"model '{name}' not found", self._hint(wanted))
 
     def recall(self, name: str) -> ModelCard | None:
-        """As ``resolve`` from memory alone: None when the disk must be looked at. ``InvalidNameError`` for what cannot be a name."""
+        """As ``resolve``, from memory alone: None when the disk must be looked at. ``InvalidNameError`` as there."""
         snapshot = self._snapshot
         if snapshot is None or self._clock() - snapshot.taken >= _FRESH:
             return None
