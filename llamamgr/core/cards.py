@@ -10,11 +10,24 @@ from typing import Literal
 
 import msgspec
 
-SourceKind = Literal["git", "directory", "package", "linked"]
+SourceKind = Literal["git", "directory", "package", "official", "prebuilt", "linked"]
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where llama.cpp comes from: ``location`` is a git URL, folder or package name; ``ref`` a branch, tag, commit or version."""
+    """Where llama.cpp comes from.
+
+    ===========  ======================================  =========================================
+    kind         location                                ref ("" = the newest)
+    ===========  ======================================  =========================================
+    git          URL ("" = the official repository)      branch, tag or commit
+    package      name in the package index               version
+    official     nothing                                 bNNNN: git, or a package without its host
+    directory    folder                                  nothing
+    prebuilt     address of a release index ("" = the    release, bNNNN
+                 official one)
+    linked       a ``llama-server`` of somebody else's   nothing
+    ===========  ======================================  =========================================
+    """
 
     kind: SourceKind
     location: str = ""
@@ -22,7 +35,11 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an instance should be: the content of ``instance.toml``."""
+    """What an instance should be: the content of ``instance.toml``.
+
+    A ``pinned`` one is never updated. ``ignore_python`` says that nobody wants to convert models with it. ``said`` names the fields
+    that somebody asked for; the others are defaults.
+    """
 
     name: str
     arch: str = "cpu"
@@ -31,6 +48,9 @@ class InstanceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu_targets: str = ""
     rpc: bool = False
     created: float = 0.0
+    pinned: bool = False
+    ignore_python: bool = False
+    said: tuple[str, ...] = ()
 
 
 class Capability(msgspec.Struct, frozen=True):
@@ -50,7 +70,11 @@ class Capability(msgspec.Struct, frozen=True):
 
 
 class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash."""
+    """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash.
+
+    ``cmake_args`` are all that CMake was given for the arch and the instance; ``own_args``, ``gpu_targets`` and ``rpc`` the wishes of
+    the instance that it fulfils. ``fingerprint`` is of a linked build only: what tells that the program was replaced by whoever owns it.
+    """
 
     id: str
     instance: str
@@ -59,6 +83,9 @@ class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     commit: str
     source: Source
     cmake_args: tuple[str, ...] = ()
+    own_args: tuple[str, ...] = ()
+    gpu_targets: str = ""
+    rpc: bool = False
     created: float = 0.0
     seconds: float = 0.0
     size: int = 0
@@ -66,6 +93,7 @@ class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     compiler: str = ""
     verified: bool = False
     verify_note: str = ""
+    fingerprint: str = ""
     environment: dict[str, str] = {}
     capability: Capability | None = None
 

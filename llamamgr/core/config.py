@@ -34,6 +34,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_models: int = 0
     queue_wait: float = 600.0
     load_wait: float = 300.0
+    stall_wait: float = 600.0
     parallel: int = 4
 
 

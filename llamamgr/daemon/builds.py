@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from llamamgr.core.cards import Build
+from llamamgr.core.errors import LlamamgrError
 from llamamgr.instances.store import Store
+from llamamgr.instances.switching import fall_back
 
 
 class CurrentBuilds:
@@ -17,13 +19,27 @@ class CurrentBuilds:
         self._preferred = preferred
         self._known: dict[str, tuple[str, Build]] = {}
 
-    def __call__(self, name: str = "") -> Build:
-        known = self._known.get(name)
+    def __call__(self, instance: str = "") -> Build:
+        known = self._known.get(instance)
         if known is not None and known[0] == self._link(known[1].card.instance):
             return known[1]
-        build = self._store.choose(name, self._preferred)
-        self._known[name] = (self._link(build.card.instance), build)
+        build = self._store.choose(instance, self._preferred)
+        self._known[instance] = (self._link(build.card.instance), build)
         return build
+
+    def former(self, build: Build) -> str:
+        """See ``supervise.lease.Builds.former``."""
+        card = build.card
+        try:
+            instance = self._store.instance(card.instance)
+        except LlamamgrError:
+            return ""
+        former = self._store.former(card.instance) if instance.current == card.id else None
+        return former.key if former else ""
+
+    def give_up(self, build: Build, reason: str) -> Build | None:
+        """See ``supervise.lease.Builds.give_up``."""
+        return fall_back(self._store, build.card.instance, build.card.id, reason)
 
     def _link(self, instance: str) -> str:
         try:

@@ -45,8 +45,11 @@ def find_tool(name: str, folders: tuple[str, ...] = ()) -> str:
 def examine(name: str, folders: tuple[str, ...] = ()) -> Tool | None:
     """The tool ``name`` and its version; None when it is not there or cannot even say its version."""
     path = find_tool(name, folders)
-    if not path:
-        return None
+    return examine_program(path) if path else None
+
+
+def examine_program(path: str) -> Tool | None:
+    """The program ``path`` and its version; None when it cannot even say that."""
     try:
         outcome = capture([path, "--version"], timeout=20.0)
     except (LlamamgrError, OSError):
@@ -75,7 +78,7 @@ def wheel_tool(name: str, least: tuple[int, ...] = ()) -> Tool | None:
 def examine_in(name: str, folders: tuple[str, ...]) -> Tool | None:
     """As ``examine``, but only in ``folders``."""
     path = shutil.which(name, path=os.pathsep.join(folders))
-    return examine(path) if path else None
+    return examine_program(path) if path else None
 
 
 def exists(pattern: str) -> bool:

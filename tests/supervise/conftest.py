@@ -73,18 +73,39 @@ def model(name: str = "tiny", *, size: int = MIB, **changes: object) -> ModelCar
     return msgspec.structs.replace(card, **changes)
 
 
+class Chosen:
+    """The builds of an instance with at most one former build to go back to."""
+
+    def __init__(self, build: Build, former: Build | None) -> None:
+        self.current = build
+        self._former = former
+
+    def __call__(self, instance: str = "") -> Build:
+        return self.current
+
+    def former(self, build: Build) -> str:
+        return self._former.key if self._former and build is not self._former else ""
+
+    def give_up(self, build: Build, reason: str) -> Build | None:
+        if self._former is not None:
+            self.current = self._former
+        return self._former
+
+
 @pytest.fixture
 def supervisor(short_folder: Path) -> Callable[..., contextlib.AbstractAsyncContextManager[Supervisor]]:
     """``async with supervisor(build, memory=…) as s``; on the way out every child must be gone."""
 
     @contextlib.asynccontextmanager
-    async def make(build: Build, **scheduler: object) -> AsyncIterator[Supervisor]:
+    async def make(
+        build: Build, former: Build | None = None, **scheduler: object
+    ) -> AsyncIterator[Supervisor]:
         limits = SchedulerConfig(**{"memory": 64_000 * MIB, "load_wait": 20.0, **scheduler})  # type: ignore[arg-type]
         run, state = short_folder / "run", short_folder / "state"
         run.mkdir(exist_ok=True)
         owner = Supervisor(
             Config(scheduler=limits),
-            lambda name: build,
+            Chosen(build, former),
             run=run,
             state=state,
             children_file=state / "children.json",

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from llamamgr.core.errors import BusyError, EngineError
+from llamamgr.supervise import watch
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.probe import ask
 from tests.supervise.conftest import MIB, model
@@ -220,3 +221,43 @@ async def test_loopback_tcp_serves_where_a_build_has_no_unix_sockets(supervisor,
         assert lease.endpoint.port > 0
         assert lease.endpoint.api_key
         assert (await ask(lease.endpoint, "/health", 5)).status == 200
+
+
+async def test_a_stopped_process_is_noticed_while_a_request_waits_on_it(supervisor, fake_build, monkeypatch):
+    monkeypatch.setattr(watch, "_PROBE_DEADLINE", 0.2)
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    async with supervisor(fake_build()) as owner, owner.acquire(model()) as lease:
+        os.kill(owner.status()[0].pid, signal.SIGSTOP)
+        cause = await owner.cause_of_death(lease.child, 10)
+        assert cause is not None
+        assert "stopped answering /health" in cause
+
+
+async def test_a_build_that_keeps_crashing_gives_way_to_the_former_one_and_waiters_move_along(
+    supervisor, fake_build
+):
+    bad, good = fake_build(name="new"), fake_build(name="old")
+    async with supervisor(bad, good) as owner:
+        used = []
+        for _ in range(3):
+            async with asyncio.timeout(20), owner.acquire(model()) as lease:
+                used.append(lease.build.card.instance)
+                os.kill(owner.status()[0].pid, signal.SIGSEGV)
+                await owner.cause_of_death(lease.child, 5)
+        async with owner.acquire(model()) as lease:
+            assert [*used, lease.build.card.instance] == ["new", "new", "new", "old"]
+            assert (await ask(lease.endpoint, "/health", 5)).status == 200
+
+
+async def test_memory_that_was_measured_takes_the_place_of_the_estimate(supervisor, fake_build):
+    big = model("big", kv_bytes_per_token=1)
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(big):
+            pass
+        [child] = owner.status()
+        estimate = owner._plan.children[child.id].need
+        await owner.unload(big)
+        await until(lambda: owner.status() == ())
+        async with owner.acquire(big):
+            [again] = owner.status()
+        assert 0 < owner._plan.children[again.id].need < estimate
