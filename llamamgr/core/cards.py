@@ -72,8 +72,8 @@ class Capability(msgspec.Struct, frozen=True):
 class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash.
 
-    ``cmake_args`` are all that CMake was given for the arch and the instance; ``own_args``, ``gpu_targets`` and ``rpc`` the wishes of
-    the instance that it fulfils. ``fingerprint`` is of a linked build only: what tells that the program was replaced by whoever owns it.
+    ``cmake_args`` are all that CMake was given for the arch and the instance; ``own_args``, ``gpu_targets`` and ``rpc`` are the
+    instance's wishes that it fulfils. ``fingerprint`` tells a linked build whose program was replaced by whoever owns it.
     """
 
     id: str

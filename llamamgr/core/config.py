@@ -30,12 +30,53 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory: int = 0
     reserve: int = 512 * 1024 * 1024
+    gpu_reserve: int = 512 * 1024 * 1024
     max_queue: int = 512
     max_models: int = 0
     queue_wait: float = 600.0
+    patience: float = 10.0
+    min_residency: float = 0.0
     load_wait: float = 300.0
     stall_wait: float = 600.0
     parallel: int = 4
+
+
+FlagValue = str | int | float | bool
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[models."name"]``: how one model is run. 0, "" and None leave a matter to the general settings.
+
+    ``flags`` are llama-server's own options by their long names without dashes (``n-cpu-moe = 20``; true for a bare option),
+    ``env`` its environment, ``defaults`` request fields in the engine's words for requests that do not say them, ``clamps`` their
+    upper bounds. ``priority`` points weigh ten seconds of waiting each.
+    """
+
+    instance: str = ""
+    aliases: tuple[str, ...] = ()
+    context: int = 0
+    parallel: int = 0
+    keep_alive: str | int | float | None = None
+    priority: int = 0
+    pin: bool = False
+    preload: bool = False
+    draft_model: str = ""
+    projector: str = ""
+    adapters: tuple[str, ...] = ()
+    flags: dict[str, FlagValue] = {}
+    env: dict[str, str] = {}
+    defaults: dict[str, Any] = {}
+    clamps: dict[str, float] = {}
+
+
+class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[groups.name]``: models of which only one is loaded at a time (``exclusive``), or that are loaded together."""
+
+    models: tuple[str, ...]
+    exclusive: bool = True
+
+
+NO_SETTINGS = ModelConfig()
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +88,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: str = "info"
     server: ServerConfig = ServerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    default_model: str = ""
+    models: dict[str, ModelConfig] = {}
+    groups: dict[str, GroupConfig] = {}
+
+    def settings_of(self, model: str) -> ModelConfig:
+        """The settings of the model called ``model`` (with its tag); a table named without a tag is for every tag."""
+        wanted = model.lower()
+        tables = {name.lower(): table for name, table in self.models.items()}
+        return tables.get(wanted) or tables.get(wanted.rpartition(":")[0]) or NO_SETTINGS
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Alias (lower case) → name of the model's table."""
+        return {alias.lower(): name for name, table in self.models.items() for alias in table.aliases}
 
     @property
     def keep_alive_seconds(self) -> float:
@@ -58,7 +113,11 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
     _check_keys(data, Config, origin, "")
     try:
         config = msgspec.convert(data, Config)
-        parse_keep_alive(config.keep_alive)
+        for kept in [
+            config.keep_alive,
+            *(t.keep_alive for t in config.models.values() if t.keep_alive is not None),
+        ]:
+            parse_keep_alive(kept)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(
             f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
@@ -76,8 +135,15 @@ def _check_keys(data: Mapping[str, Any], struct: type[msgspec.Struct], origin: s
             )
             raise ConfigError(f"{origin}: unknown key {prefix}{key}", meant)
         inner = known[key]
-        if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, Mapping):
+        if key in _TABLES and prefix == "" and isinstance(value, Mapping):
+            for name, table in value.items():
+                if isinstance(table, Mapping):
+                    _check_keys(table, _TABLES[key], origin, f'{key}."{name}".')
+        elif isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, Mapping):
             _check_keys(value, inner, origin, f"{prefix}{key}.")
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {"models": ModelConfig, "groups": GroupConfig}
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ _OWN_VARIABLES = (
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A commit: full ``hash``, ``short`` hash as git abbreviates it, ``number`` = bNNNN, which counts commits (0 = cannot be known)."""
+    """A commit: full ``hash``, ``short`` hash as git abbreviates it, ``number`` = its bNNNN (0 = cannot be known)."""
 
     hash: str
     short: str

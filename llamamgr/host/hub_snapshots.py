@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +37,7 @@ def fetch(
     Files that are here already are not fetched again. Raises ``NotFoundError`` (no such repository, revision or file),
     ``PermissionDeniedError`` (needs a login), ``SourceUnreachableError`` or ``DiskFullError``.
     """
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # what matters comes as an error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what matters comes as an error
     try:
         return _fetch(repository, revision, choose, tell)
     except LlamamgrError:
@@ -91,9 +91,9 @@ def _counting(done: int, total: int, title: str, tell: Tell, download: Callable[
     """The argument by which a download says how far it is; older versions of the library have none."""
     if "tqdm_class" not in inspect.signature(download).parameters:
         return {}
-    from tqdm.auto import tqdm
+    base: Any = importlib.import_module("tqdm.auto").tqdm  # no types are to be had for it
 
-    class Counter(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+    class Counter(base):  # type: ignore[misc]
         """Counts for ``tell``; draws nothing."""
 
         def __init__(self, *arguments: Any, **settings: Any) -> None:

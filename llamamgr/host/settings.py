@@ -36,3 +36,9 @@ def load_config(paths: Paths, host: str = "") -> Config:
             target = target[section]
         target[last] = value.split(os.pathsep) if last == "models_dirs" else value
     return parse_config(data, "environment")
+
+
+def instance_settings(paths: Paths) -> tuple[str, str]:
+    """The instance that the environment names, and that which ``config.toml`` names; "" where one says nothing."""
+    written = read_toml(paths.config_file).get("instance", "")
+    return os.environ.get("LLAMAMGR_INSTANCE", ""), written if isinstance(written, str) else ""

@@ -24,7 +24,7 @@ from llamamgr.instances.build_plan import build_plan
 from llamamgr.instances.ledger import Mark, Why
 from llamamgr.instances.prebuilt import Release, find_release, this_platform, unpack_release
 from llamamgr.instances.prerequisites import require
-from llamamgr.instances.recipes import recipe_for
+from llamamgr.instances.recipes import Choice, choose, recipe_for
 from llamamgr.instances.sources import Found, find, unfold
 from llamamgr.instances.store import Passed, Store, Workshop
 from llamamgr.instances.tools import build_tools
@@ -86,6 +86,8 @@ def install(
         ready = None if wish.reinstall or wish.fresh else already(former, spec, wish)
         if ready is not None:
             return Installed(ready, is_new=False)
+        if (wish.arch or ("" if former else "auto")) == "auto":
+            _tell_choice(choose(paths, "auto"), report)
         recipe = recipe_for(paths, spec.arch)
         if not _is_prebuilt(spec.source):
             require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
@@ -266,6 +268,11 @@ def _order(job: Job) -> Order:
         jobs=job.wish.jobs or parallel_jobs(),
         environment=job.recipe.build_env,
     )
+
+
+def _tell_choice(choice: Choice, report: Report) -> None:
+    for line in (f"arch {choice.recipe.name}: {choice.why}", *choice.passed_over):
+        report(Progress("note", line))
 
 
 def _is_prebuilt(source: Source | None) -> bool:

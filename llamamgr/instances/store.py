@@ -177,7 +177,7 @@ class Store:
         builds: list[Build] = []
         for path in _folders(folder / "builds"):
             try:
-                builds.append(Build(_load(path / "build.toml", BuildCard), str(path)))
+                builds.append(read_build(path))
             except ConfigError as error:
                 warnings.append(f"{path}: {error.what}")
         builds.sort(key=lambda build: build.card.created, reverse=True)
@@ -295,6 +295,11 @@ def point(
         folder, known.forgetting([build_id]).with_event(Event(build_id, why, round(time.time(), 3), reason))
     )
     passed("history")
+
+
+def read_build(folder: Path) -> Build:
+    """The build in ``folder``; ``ConfigError`` when its card is missing or cannot be read."""
+    return Build(_load(folder / "build.toml", BuildCard), str(folder))
 
 
 def sweep(folder: Path) -> None:

@@ -11,10 +11,11 @@ ready          idle and expired, unloaded, or chosen as victim → stopping; ``C
 stopping       ``ChildExited`` → gone; only then is its memory free
 =============  ====================================================================================
 
-Every event ends in one pass over the waiting demands, oldest first: grant where a fitting child has a free slot, else start a
-child where memory allows, else stop idle children (least recently used first) to make room, else wait. A busy child is never a
-victim. A demand that has waited for room longer than ``patience`` closes the children it needs gone: younger requests are not
-granted on them any more, so they drain (age beats warmth).
+Every event ends in one pass over the waiting demands, oldest first (a priority counts as age): grant where a fitting child has a
+free slot, else start a child where memory allows, else stop idle children to make room, the least worth keeping first (cheap to
+bring back, long unused), else wait. A busy child is never a victim, nor a pinned one. A demand that has waited for room longer
+than ``patience`` closes the children it needs gone: younger requests are not granted on them any more, so they drain (age beats
+warmth).
 
 Times are seconds on any one monotonic clock; sizes are bytes.
 """
@@ -23,177 +24,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
-import msgspec
-
-
-class ChildKey(msgspec.Struct, frozen=True):
-    """What makes two children the same: model (digest), build, other load options; and the context, which may be larger."""
-
-    model: str
-    build: str
-    variant: str = ""
-    context: int = 0
-
-    def serves(self, wanted: ChildKey) -> bool:
-        """A running child of ``self`` can take a request for ``wanted`` without a reload."""
-        return (self.model, self.build, self.variant) == (
-            wanted.model,
-            wanted.build,
-            wanted.variant,
-        ) and self.context >= wanted.context
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """``patience`` is how long a demand lets warm children pass it; ``max_models`` 0 = as many as memory holds."""
-
-    max_queue: int = 512
-    max_models: int = 0
-    queue_wait: float = 600.0
-    patience: float = 10.0
-    crash_window: float = 60.0
-    crashes_allowed: int = 3
-
-
-# ---- events -----------------------------------------------------------------------------------------------------
-
-
-class Requested(msgspec.Struct, frozen=True):
-    """``need`` is what a child of ``key`` takes; ``start_key`` is the key a newly started child would have (context ≥ wanted)."""
-
-    request: int
-    key: ChildKey
-    need: int
-    slots: int
-    keep_alive: float
-    start_key: ChildKey | None = None
-
-
-class Left(msgspec.Struct, frozen=True):
-    """A request is over: answered, failed, or its client went. Waiting demands and leases alike."""
-
-    request: int
-
-
-class ChildBecameReady(msgspec.Struct, frozen=True):
-    child: str
-
-
-class ChildLost(msgspec.Struct, frozen=True):
-    """The process has ended and its owner is finding out why; ``ChildExited`` follows. Nothing is granted or started for it."""
-
-    child: str
-
-
-class ChildExited(msgspec.Struct, frozen=True):
-    """The process is gone (or never came up); ``cause`` is for people."""
-
-    child: str
-    cause: str
-
-
-class KeepAliveChanged(msgspec.Struct, frozen=True):
-    """Children of ``model`` go ``keep_alive`` seconds after they are idle; 0 unloads now or after the last lease."""
-
-    model: str
-    keep_alive: float
-
-
-class BudgetMeasured(msgspec.Struct, frozen=True):
-    """Bytes that all children together may take."""
-
-    budget: int
-
-
-class TimePassed(msgspec.Struct, frozen=True):
-    """Nothing happened but time."""
-
-
-Event = (
-    Requested
-    | Left
-    | ChildBecameReady
-    | ChildLost
-    | ChildExited
-    | KeepAliveChanged
-    | BudgetMeasured
-    | TimePassed
+from llamamgr.plan.events import (
+    BudgetMeasured,
+    ChildBecameReady,
+    ChildExited,
+    ChildKey,
+    ChildLost,
+    Command,
+    Event,
+    GrantLease,
+    KeepAliveChanged,
+    KeySuperseded,
+    Left,
+    Limits,
+    Placement,
+    Refusal,
+    RefuseRequest,
+    Requested,
+    StartChild,
+    StopChild,
+    TimePassed,
 )
+from llamamgr.plan.state import Child, Demand, Room, Trouble
 
-
-# ---- commands ---------------------------------------------------------------------------------------------------
-
-
-class StartChild(msgspec.Struct, frozen=True):
-    child: str
-    key: ChildKey
-    request: int
-
-
-class StopChild(msgspec.Struct, frozen=True):
-    child: str
-    reason: str
-
-
-class GrantLease(msgspec.Struct, frozen=True):
-    request: int
-    child: str
-
-
-Refusal = Literal["queue_full", "too_big", "waited_too_long", "load_failed", "cooling_down"]
-
-
-class RefuseRequest(msgspec.Struct, frozen=True):
-    """``retry_after`` is whole seconds, 0 when trying again is no use."""
-
-    request: int
-    why: Refusal
-    detail: str
-    retry_after: int = 0
-
-
-Command = StartChild | StopChild | GrantLease | RefuseRequest
-
-
-# ---- state ------------------------------------------------------------------------------------------------------
-
-
-class Demand(msgspec.Struct):
-    request: int
-    key: ChildKey
-    start_key: ChildKey
-    need: int
-    slots: int
-    keep_alive: float
-    since: float
-
-
-class Child(msgspec.Struct):
-    id: str
-    key: ChildKey
-    need: int
-    slots: int
-    keep_alive: float
-    state: Literal["loading", "ready", "lost", "stopping"] = "loading"
-    was_loading: bool = False
-    leases: set[int] = msgspec.field(default_factory=set)
-    used: float = 0.0
-    expires: float = math.inf
-
-
-class Trouble(msgspec.Struct):
-    """Recent failures of one key: when they happened, until when nothing is started, and why."""
-
-    times: list[float] = msgspec.field(default_factory=list)
-    until: float = 0.0
-    cause: str = ""
+_ROOM = "another model needs its memory"
 
 
 class Scheduler:
     """The state; ``handle(event, now)`` is the only way to change it."""
 
-    def __init__(self, budget: int, limits: Limits | None = None) -> None:
+    def __init__(self, budget: dict[str, int], limits: Limits | None = None) -> None:
         self.budget = budget
         self.limits = limits or Limits()
         self.children: dict[str, Child] = {}
@@ -214,10 +75,14 @@ class Scheduler:
     def deadline(self) -> float:
         """When ``TimePassed`` is due next; infinite when nothing waits for time."""
         limits = self.limits
-        due = [c.expires for c in self.children.values() if c.state == "ready" and not c.leases]
+        due = [child.expires for child in self.children.values() if child.is_idle]
         for demand in self.waiting.values():
             due += [demand.since + limits.queue_wait, demand.since + limits.patience]
-        return min((at for at in due if at > self._now), default=math.inf) if due else math.inf
+        if self.waiting and limits.min_residency:
+            due += [
+                child.ready_at + limits.min_residency for child in self.children.values() if child.is_idle
+            ]
+        return min((at for at in due if at > self._now), default=math.inf)
 
     # -- changing
 
@@ -238,6 +103,9 @@ class Scheduler:
                 self._exited(child, cause, now)
             case KeepAliveChanged(model, keep_alive):
                 self._keep(model, keep_alive, now)
+            case KeySuperseded(child):
+                if child in self.children:
+                    self.children[child].superseded = True
             case BudgetMeasured(budget):
                 self.budget = budget
             case TimePassed():
@@ -247,18 +115,15 @@ class Scheduler:
         return self._commands
 
     def _requested(self, event: Requested, now: float) -> None:
-        start_key = event.start_key or event.key
-        if event.need > self.budget and self._fitting(event.key) is None:
-            self._refuse(
-                event.request, "too_big", f"it needs about {event.need} bytes, the budget is {self.budget}"
-            )
-            return
-        if len(self.waiting) >= self.limits.max_queue:
+        whole = Room(self.budget)
+        if self._fitting(event.key) is None and all(whole.short_of(place) for place in event.placements):
+            least = min(place.total for place in event.placements)
+            most = sum(self.budget.values())
+            self._refuse(event.request, "too_big", f"it needs about {least} bytes, the budget is {most}")
+        elif len(self.waiting) >= self.limits.max_queue:
             self._refuse(event.request, "queue_full", f"{len(self.waiting)} requests wait already", 1)
-            return
-        self.waiting[event.request] = Demand(
-            event.request, event.key, start_key, event.need, event.slots, event.keep_alive, now
-        )
+        else:
+            self.waiting[event.request] = Demand(event, now)
 
     def _left(self, request: int, now: float) -> None:
         self.waiting.pop(request, None)
@@ -269,15 +134,15 @@ class Scheduler:
         child.leases.discard(request)
         child.used = now
         child.keep_alive = keep_alive
-        child.expires = now + keep_alive
+        child.expires = math.inf if child.pinned else now + keep_alive
 
     def _ready(self, child_id: str, now: float) -> None:
         child = self.children.get(child_id)
         if child is None or child.state != "loading":
             return
         child.state = "ready"
-        child.used = now
-        child.expires = now + child.keep_alive
+        child.used = child.ready_at = now
+        child.expires = math.inf if child.pinned else now + child.keep_alive
         trouble = self._trouble.get(child.key)
         if trouble is not None:
             trouble.until = 0.0
@@ -323,33 +188,26 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         for child in list(self.children.values()):
-            if (
-                child.state == "ready"
-                and not child.leases
-                and child.expires <= now
-                and not self._wanted(child)
-            ):
+            if child.is_idle and child.superseded:
+                self._stop(child, "its settings changed")
+            elif child.is_idle and child.expires <= now and not self._wanted(child):
                 self._stop(child, "its keep-alive ran out")
         for demand in list(self.waiting.values()):
             if now - demand.since >= self.limits.queue_wait:
                 del self.waiting[demand.request]
-                self._refuse(
-                    demand.request,
-                    "waited_too_long",
-                    f"it waited {self.limits.queue_wait:g} s for its turn",
-                    5,
-                )
+                detail = f"it waited {self.limits.queue_wait:g} s for its turn"
+                self._refuse(demand.request, "waited_too_long", detail, 5)
 
     def _wanted(self, child: Child) -> bool:
-        return any(child.key.serves(demand.key) for demand in self.waiting.values())
+        return not child.superseded and any(child.key.serves(d.key) for d in self.waiting.values())
 
     # -- the pass over the waiting
 
     def _serve_waiting(self, now: float) -> None:
         closed: set[str] = set()
-        reserved = 0
+        room = self._room()
         held_back = False
-        for demand in list(self.waiting.values()):
+        for demand in self._in_order():
             child = self._fitting(demand.key)
             if child is not None:
                 if child.state == "ready" and child.id not in closed and len(child.leases) < child.slots:
@@ -357,61 +215,119 @@ class Scheduler:
                 continue
             if self._cooling(demand, now) or held_back:
                 continue
-            reserved, starved = self._start_or_make_room(demand, reserved, now)
-            if starved and now - demand.since >= self.limits.patience:
-                held_back = True
-                closed.update(self._in_the_way(demand, reserved))
+            if not self._started(demand, room, now) and not self._made_room(demand, room, now):
+                held_back = now - demand.since >= self.limits.patience
+                closed.update(self._in_the_way(demand, room) if held_back else ())
 
-    def _start_or_make_room(self, demand: Demand, reserved: int, now: float) -> tuple[int, bool]:
-        """Start the child, or stop idle ones for it. Returns the memory spoken for after it, and whether it found no way yet."""
-        if self._room(reserved) >= demand.need and not self._too_many():
-            self._start(demand, now)
-            return reserved, False
-        coming = sum(c.need for c in self.children.values() if c.state == "stopping")
-        leaving = sum(1 for c in self.children.values() if c.state == "stopping")
+    def _in_order(self) -> list[Demand]:
+        waiting = list(self.waiting.values())
+        return (
+            sorted(waiting, key=lambda demand: demand.rank)
+            if any(d.event.priority for d in waiting)
+            else waiting
+        )
+
+    def _started(self, demand: Demand, room: Room, now: float) -> bool:
+        """Start the child where memory is free, if nothing it cannot live beside is there."""
+        if self._too_many() or self._clashing(demand):
+            return False
+        for placement in demand.event.placements:
+            if not room.short_of(placement):
+                self._start(demand, placement, now)
+                room.take(placement)
+                return True
+        return False
+
+    def _made_room(self, demand: Demand, room: Room, now: float) -> bool:
+        """Stop idle children so that a placement fits once they and those already stopping are gone; its room is spoken for."""
+        leaving = [child for child in self.children.values() if child.state == "stopping"]
+        must_go = [child for child in self._clashing(demand) if child.state != "stopping"]
+        idle = [c for c in self._by_worth(self.children.values(), now) if self._may_go_for(c, demand, now)]
+        if any(child not in idle for child in must_go):
+            return False
+        for placement in demand.event.placements:
+            victims = self._victims(placement, room, leaving, must_go, idle)
+            if victims is not None:
+                for victim in victims:
+                    self._stop(victim, _ROOM)
+                room.take(placement)
+                return True
+        return False
+
+    def _victims(
+        self, placement: Placement, room: Room, leaving: list[Child], must_go: list[Child], idle: list[Child]
+    ) -> list[Child] | None:
+        """The fewest of ``idle``, least worth first, without which ``placement`` fits; None when all of them are not enough."""
+        after = Room(room.left)
         victims: list[Child] = []
-        idle = self._by_worth(c for c in self.children.values() if self._may_go_for(c, demand, now))
-        for victim in [None, *idle]:
-            if victim is not None:
-                victims.append(victim)
-            enough = self._room(reserved) + coming + sum(v.need for v in victims) >= demand.need
-            if enough and not self._too_many(leaving + len(victims)):
-                for each in victims:
-                    self._stop(each, "another model needs its memory")
-                return reserved + demand.need, False
-        return reserved, True
+        for child in [*leaving, *must_go]:
+            after.give(child.placement)
+        victims += must_go
+        for child in (c for c in idle if c not in must_go):
+            short = after.short_of(placement)
+            crowded = self._too_many(len(leaving) + len(victims))
+            if not short and not crowded:
+                break
+            if crowded or short & child.placement.need.keys():
+                victims.append(child)
+                after.give(child.placement)
+        fits = not after.short_of(placement) and not self._too_many(len(leaving) + len(victims))
+        return victims if fits else None
 
     def _may_go_for(self, child: Child, demand: Demand, now: float) -> bool:
-        """An idle child that nobody waits for; once ``demand`` is out of patience, nobody older than it."""
-        if child.state != "ready" or child.leases:
+        """An idle, unpinned child that nobody waits for; once ``demand`` is out of patience, nobody who comes before it."""
+        if not child.is_idle or child.pinned:
             return False
-        rivals = (d for d in self.waiting.values() if child.key.serves(d.key))
+        rivals = [d for d in self.waiting.values() if child.key.serves(d.key)]
         if now - demand.since >= self.limits.patience:
-            return not any(rival.request < demand.request for rival in rivals)
-        return not any(rivals)
+            return not any(rival.rank < demand.rank for rival in rivals)
+        return not rivals and now - child.ready_at >= self.limits.min_residency
 
-    def _in_the_way(self, demand: Demand, reserved: int) -> Iterator[str]:
-        """The children that must drain before ``demand`` fits, least recently used first."""
-        room = self._room(reserved) + sum(c.need for c in self.children.values() if c.state == "stopping")
-        for child in self._by_worth(c for c in self.children.values() if c.state == "ready"):
-            if room >= demand.need and not self._too_many(1):
+    def _in_the_way(self, demand: Demand, room: Room) -> Iterator[str]:
+        """The children that must drain before ``demand`` fits, least worth first."""
+        clashing = {child.id for child in self._clashing(demand)}
+        yield from clashing
+        placement = demand.event.placements[0]
+        after = Room(room.left)
+        gone = 0
+        for child in self.children.values():
+            if child.state == "stopping" or child.id in clashing:
+                after.give(child.placement)
+                gone += 1
+        for child in self._by_worth(self.children.values(), self._now):
+            short = after.short_of(placement)
+            if not short and not self._too_many(gone):
                 return
-            room += child.need
-            yield child.id
+            if child.state == "ready" and not child.pinned and child.id not in clashing:
+                after.give(child.placement)
+                gone += 1
+                yield child.id
 
     @staticmethod
-    def _by_worth(children: Iterable[Child]) -> list[Child]:
-        return sorted(children, key=lambda child: (child.used, child.id))
+    def _by_worth(children: Iterable[Child], now: float) -> list[Child]:
+        """Least worth keeping first: cheap to bring back, and long unused."""
+        return sorted(children, key=lambda c: (c.reload_seconds / (now - c.used + 0.001), c.used, c.id))
 
-    def _room(self, reserved: int) -> int:
-        return self.budget - reserved - sum(child.need for child in self.children.values())
+    def _clashing(self, demand: Demand) -> list[Child]:
+        model, conflicts = demand.key.model, demand.event.conflicts
+        return [child for child in self.children.values() if child.clashes(model, conflicts)]
+
+    def _room(self) -> Room:
+        room = Room(self.budget)
+        for child in self.children.values():
+            room.take(child.placement)
+        return room
 
     def _too_many(self, leaving: int = 0) -> bool:
         limit = self.limits.max_models
         return bool(limit) and len(self.children) - leaving >= limit
 
     def _fitting(self, key: ChildKey) -> Child | None:
-        found = [c for c in self.children.values() if c.state != "stopping" and c.key.serves(key)]
+        found = [
+            child
+            for child in self.children.values()
+            if child.state != "stopping" and not child.superseded and child.key.serves(key)
+        ]
         return min(found, key=lambda c: (c.state != "ready", c.key.context)) if found else None
 
     def _cooling(self, demand: Demand, now: float) -> bool:
@@ -424,24 +340,28 @@ class Scheduler:
 
     # -- commands
 
-    def _start(self, demand: Demand, now: float) -> None:
+    def _start(self, demand: Demand, placement: Placement, now: float) -> None:
         self._born += 1
+        asked = demand.event
         child = Child(
-            f"c{self._born}", demand.start_key, demand.need, demand.slots, demand.keep_alive, used=now
+            id=f"c{self._born}",
+            key=demand.start_key,
+            placement=placement,
+            slots=asked.slots,
+            keep_alive=asked.keep_alive,
+            reload_seconds=asked.reload_seconds,
+            pinned=asked.pinned,
+            conflicts=asked.conflicts,
+            used=now,
         )
         self._retire_variants(child)
         self.children[child.id] = child
-        self._commands.append(StartChild(child.id, child.key, demand.request))
+        self._commands.append(StartChild(child.id, child.key, demand.request, placement))
 
     def _retire_variants(self, newer: Child) -> None:
         """An idle child of the same model with other options has no future: requests move to the newer one."""
         for child in list(self.children.values()):
-            if (
-                child.key.model == newer.key.model
-                and child.state == "ready"
-                and not child.leases
-                and not self._wanted(child)
-            ):
+            if child.key.model == newer.key.model and child.is_idle and not self._wanted(child):
                 self._stop(child, "the model was asked for with other options")
 
     def _stop(self, child: Child, reason: str) -> None:
@@ -454,7 +374,7 @@ class Scheduler:
         child.used = now
         child.expires = math.inf
         self.leases[demand.request] = child.id
-        self._keep_alive[demand.request] = demand.keep_alive
+        self._keep_alive[demand.request] = demand.event.keep_alive
         self._commands.append(GrantLease(demand.request, child.id))
 
     def _refuse(self, request: int, why: Refusal, detail: str, retry_after: int = 0) -> None:

@@ -5,20 +5,32 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.flags import write_argv
 from llamamgr.host.files import discard
 from llamamgr.host.processes import scrubbed_environment
-from llamamgr.plan.memory import Shape
-from llamamgr.supervise.lease import Endpoint, LoadOptions
+from llamamgr.plan.events import Placement
+from llamamgr.supervise.lease import Endpoint
+from llamamgr.supervise.wishes import Wish, flag_arguments
 
 _PING_SECONDS = (
     10  # silence after which the engine sends an SSE comment; also bounds how long a stream holds its exit
 )
+
+
+_VISIBLE = {
+    "CUDA": "CUDA_VISIBLE_DEVICES",
+    "ROCm": "HIP_VISIBLE_DEVICES",
+    "Vulkan": "GGML_VK_VISIBLE_DEVICES",
+    "SYCL": "ONEAPI_DEVICE_SELECTOR",
+    "MUSA": "MUSA_VISIBLE_DEVICES",
+    "CANN": "ASCEND_RT_VISIBLE_DEVICES",
+}
+_PREFIX = {"SYCL": "level_zero:"}
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -31,16 +43,20 @@ class Launch(msgspec.Struct, frozen=True):
     unsaid: tuple[str, ...] = ()
 
 
-def prepare(
-    model: ModelCard, build: Build, shape: Shape, options: LoadOptions, *, child: str, run: Path, state: Path
-) -> Launch:
-    """Choose the endpoint and write the argv that this build accepts (filtered by its own ``--help``)."""
+def prepare(wish: Wish, placement: Placement, *, child: str, run: Path, state: Path) -> Launch:
+    """Choose the endpoint and write the argv that this build accepts (filtered by its own ``--help``).
+
+    ``ConfigError`` for a flag of the model's settings that the build does not know.
+    """
+    model, build = wish.model, wish.build
     capability = build.card.capability
     flags = capability.flags if capability else {}
     unix = capability.unix_socket if capability else True
     endpoint = _unix_endpoint(run, child) if unix else _tcp_endpoint()
-    argv, unsaid = write_argv(_settings(model, shape, options, endpoint), flags)
+    argv, unsaid = write_argv(_settings(wish, endpoint), flags)
+    argv += flag_arguments(wish.settings, build)
     environment = scrubbed_environment(dict(build.card.environment))
+    environment |= visible_devices(placement.devices) | wish.settings.env
     # the engine reads a per-user config.ini before its arguments: give it an empty place to look in
     environment["XDG_CONFIG_HOME"] = str(state / "engine-config")
     if endpoint.api_key:
@@ -49,10 +65,8 @@ def prepare(
     return Launch((build.tool("llama-server"), *argv), environment, endpoint, str(log), tuple(unsaid))
 
 
-def _settings(
-    model: ModelCard, shape: Shape, options: LoadOptions, endpoint: Endpoint
-) -> dict[str, str | int | bool]:
-    embedding = "embedding" in model.capabilities
+def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:
+    model, shape, options = wish.model, wish.shape, wish.options
     settings: dict[str, str | int | bool] = {
         "model": model.path,
         "alias": model.name,
@@ -69,10 +83,11 @@ def _settings(
         "slots": True,
         "log_colors": "off",
         "ping_interval": _PING_SECONDS,
-        "projector": model.projector,
-        "adapters": ",".join(model.adapters),
+        "projector": wish.settings.projector or model.projector,
+        "adapters": ",".join(wish.settings.adapters or model.adapters),
+        "draft_model": wish.settings.draft_model,
     }
-    if embedding:
+    if "embedding" in model.capabilities:
         # an input longer than the micro batch is refused by the engine with a 500
         settings |= {"embeddings": True, "batch": shape.context, "micro_batch": shape.context}
     elif options.batch > 0:
@@ -86,6 +101,16 @@ def _settings(
     if options.use_mmap is not None:
         settings["load_mode"] = "mmap" if options.use_mmap else "none"
     return settings
+
+
+def visible_devices(devices: Sequence[str]) -> dict[str, str]:
+    """The environment that confines a child to ``devices`` (names as ``--list-devices`` has them); empty for no GPU named."""
+    found: dict[str, list[str]] = {}
+    for device in devices:
+        kind = device.rstrip("0123456789")
+        if kind in _VISIBLE:
+            found.setdefault(kind, []).append(device[len(kind) :])
+    return {_VISIBLE[kind]: _PREFIX.get(kind, "") + ",".join(numbers) for kind, numbers in found.items()}
 
 
 def _unix_endpoint(run: Path, child: str) -> Endpoint:

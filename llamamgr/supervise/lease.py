@@ -78,6 +78,8 @@ class ChildStatus(msgspec.Struct, frozen=True):
     memory_gpu: int
     started: float
     expires: float
+    devices: tuple[str, ...] = ()
+    pinned: bool = False
 
 
 class ChildCrashedError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamamgr.core.errors import BusyError, EngineError, LlamamgrError
-from llamamgr.plan.scheduler import RefuseRequest
+from llamamgr.plan.events import RefuseRequest
 
 OVERLOADED = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's own words, two spaces included
 

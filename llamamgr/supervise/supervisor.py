@@ -13,18 +13,19 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from llamamgr.core.cards import Build, ModelCard
-from llamamgr.core.config import Config
+from llamamgr.core.config import Config, ModelConfig
 from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.host import memory as host_memory
-from llamamgr.plan.memory import MIB, Shape, best_shape
-from llamamgr.plan.scheduler import (
+from llamamgr.host.gpus import gpu_memory
+from llamamgr.plan.events import (
+    HOST,
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
@@ -33,15 +34,19 @@ from llamamgr.plan.scheduler import (
     Event,
     GrantLease,
     KeepAliveChanged,
+    KeySuperseded,
     Left,
     Limits,
+    Placement,
     RefuseRequest,
     Requested,
-    Scheduler,
     StartChild,
     StopChild,
     TimePassed,
 )
+from llamamgr.plan.memory import MIB, Shape, best_shape
+from llamamgr.plan.placement import placements
+from llamamgr.plan.scheduler import Scheduler
 from llamamgr.plan.trial import Trials
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.launch import prepare
@@ -49,6 +54,7 @@ from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, Load
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.refusals import refusal_error, shutting_down
+from llamamgr.supervise.wishes import Wish, conflicts_of, flag_arguments, key_of, merged, stay_of
 
 log = logging.getLogger(__name__)
 
@@ -60,39 +66,38 @@ class Running(msgspec.Struct):
     """What the supervisor knows of a child beyond the plan. Times are wall clock seconds."""
 
     child: Child
-    model: ModelCard
-    build: Build
-    shape: Shape
+    wish: Wish
+    placement: Placement
     started: float
     ready: float = 0.0
     gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """A waiting request's own data, kept until a child is started for it."""
-
-    model: ModelCard
-    build: Build
-    shape: Shape
-    options: LoadOptions
-
-
 class Supervisor:
     """Owns all children; an async context manager, at whose end no child is left.
 
-    ``builds`` tells which build an instance runs, and takes back one that keeps crashing.
+    ``builds`` tells which build an instance runs, and takes back one that keeps crashing; ``digest_of`` the digest of a model's
+    name in the configuration's groups.
     """
 
     def __init__(
-        self, config: Config, builds: Builds, *, run: Path, state: Path, children_file: Path
+        self,
+        config: Config,
+        builds: Builds,
+        *,
+        run: Path,
+        state: Path,
+        children_file: Path,
+        digest_of: Callable[[str], str | None] | None = None,
     ) -> None:
         self._config = config
         self._builds = builds
         self._run = run
         self._state = state
         self._file = ChildrenFile(children_file)
-        limits = config.scheduler
-        self._plan = Scheduler(0, Limits(limits.max_queue, limits.max_models, limits.queue_wait))
+        self._plan = Scheduler({}, _limits(config))
+        self._gpus: dict[str, int] = {}
+        self._digest_of = digest_of or (lambda name: None)
         self._running: dict[str, Running] = {}
         self._dead: OrderedDict[str, str] = OrderedDict()
         self._grants: dict[int, asyncio.Future[str]] = {}
@@ -142,19 +147,26 @@ class Supervisor:
             running, child_id = await self._held(request, model, options, keep_alive)
             waited = asyncio.get_running_loop().time() - asked
             yield Lease(
-                child_id, running.child.endpoint, running.model, running.build, running.shape.context, waited
+                child_id,
+                running.child.endpoint,
+                running.wish.model,
+                running.wish.build,
+                running.wish.shape.context,
+                waited,
             )
         finally:
             self._leave(request)
 
     async def _held(
-        self, request: int, model: ModelCard, options: LoadOptions, keep_alive: float | None
+        self, request: int, model: ModelCard, asked: LoadOptions, keep_alive: float | None
     ) -> tuple[Running, str]:
         """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
         while True:
+            settings = self._config.settings_of(model.name)
+            options = merged(asked, settings)
             build = self._builds(options.instance)
             try:
-                child_id = await self._granted(request, model, build, options, keep_alive)
+                child_id = await self._granted(request, model, build, options, settings, keep_alive)
             except EngineError:
                 if self._builds(options.instance).key == build.key:
                     raise
@@ -164,14 +176,41 @@ class Supervisor:
             self._leave(request)
 
     async def _granted(
-        self, request: int, model: ModelCard, build: Build, options: LoadOptions, keep_alive: float | None
+        self,
+        request: int,
+        model: ModelCard,
+        build: Build,
+        options: LoadOptions,
+        settings: ModelConfig,
+        keep_alive: float | None,
     ) -> str:
         if self._closing:
             raise shutting_down()
-        event, wish = self._demand(request, model, build, options, keep_alive)
+        wanted = key_of(
+            model, build, options, settings, min(options.context, model.context or options.context)
+        )
+        running = self._serving(wanted)
+        if running is None:
+            flag_arguments(settings, build)  # a wrong flag is told before anything waits
+            if build.card.capability and build.card.capability.devices:
+                self._gpus = await asyncio.to_thread(_free_gpus)
+            self._post(BudgetMeasured(self._budget()))
+        shape = running.wish.shape if running else self._shape(model, build, options, settings)
+        event = Requested(
+            request=request,
+            key=wanted,
+            placements=(running.placement,) if running else self._placements(shape, build, options),
+            slots=shape.parallel,
+            keep_alive=stay_of(self._config, settings, keep_alive),
+            start_key=msgspec.structs.replace(wanted, context=shape.context),
+            priority=settings.priority,
+            conflicts=conflicts_of(model, self._config, self._digest_of),
+            reload_seconds=self._reload_seconds(model, build, shape),
+            pinned=settings.pin,
+        )
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._grants[request] = future
-        self._wishes[request] = wish
+        self._wishes[request] = Wish(model, build, shape, options, settings)
         self._post(event)
         return await future
 
@@ -180,45 +219,70 @@ class Supervisor:
         self._wishes.pop(request, None)
         self._post(Left(request))
 
-    def _demand(
-        self, request: int, model: ModelCard, build: Build, options: LoadOptions, keep_alive: float | None
-    ) -> tuple[Requested, Wish]:
-        stay = self._config.keep_alive_seconds if keep_alive is None else keep_alive
-        variant = _variant(options)
-        least = min(options.context, model.context or options.context)
-        wanted = ChildKey(model.digest, build.key, variant, least)
-        running = next(
-            (r for i, r in self._running.items() if self._plan.children[i].key.serves(wanted)), None
-        )
-        if running is None:
-            self._post(BudgetMeasured(self._budget()))
-            slots, budget = self._config.scheduler.parallel, self._plan.budget
-            shape = best_shape(
-                model, options.context, slots, budget, lambda one: self._need(model, build, one)
-            )
-        else:
-            shape = running.shape
-        start = ChildKey(model.digest, build.key, variant, shape.context)
-        event = Requested(request, wanted, shape.need, shape.parallel, stay, start)
-        return event, Wish(model, build, shape, options)
+    def _serving(self, wanted: ChildKey) -> Running | None:
+        for child_id, running in self._running.items():
+            child = self._plan.children.get(child_id)
+            if (
+                child
+                and child.state in ("loading", "ready")
+                and not child.superseded
+                and child.key.serves(wanted)
+            ):
+                return running
+        return None
+
+    def _shape(self, model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig) -> Shape:
+        slots = settings.parallel or self._config.scheduler.parallel
+        budget = sum(self._plan.budget.values())
+        return best_shape(model, options.context, slots, budget, lambda one: self._need(model, build, one))
+
+    def _placements(self, shape: Shape, build: Build, options: LoadOptions) -> tuple[Placement, ...]:
+        capability = build.card.capability
+        mine = {line.partition(":")[0] for line in capability.devices} if capability else set()
+        gpus = {name: size for name, size in self._plan.budget.items() if name in mine}
+        return placements(shape, gpus, on_gpu=options.gpu_layers != 0)
+
+    def _reload_seconds(self, model: ModelCard, build: Build, shape: Shape) -> float:
+        record = self._measured.record(model, build, shape)
+        return record.load_seconds if record else 1.0
 
     def _need(self, model: ModelCard, build: Build, shape: Shape) -> int:
         """What such a child took when it ran before (and its prompt cache, which may not have been full), else the estimate."""
         record = self._measured.record(model, build, shape)
         return record.memory + shape.prompt_cache_mib * MIB if record else shape.need
 
-    def _budget(self) -> int:
+    def _budget(self) -> dict[str, int]:
+        """What is free now and what children hold already, less the reserve, by device."""
         limits = self._config.scheduler
+        held: dict[str, int] = {}
+        for child in self._plan.children.values():
+            for device, size in child.placement.need.items():
+                held[device] = held.get(device, 0) + size
+        budget = {name: free + held.get(name, 0) - limits.gpu_reserve for name, free in self._gpus.items()}
         if limits.memory:
-            return limits.memory
+            return {**budget, HOST: limits.memory}
         taken = sum(host_memory.resident(running.child.pid) for running in self._running.values())
-        return host_memory.available() + taken - limits.reserve
+        return {**budget, HOST: host_memory.available() + taken - limits.reserve}
+
+    def reconfigure(self, config: Config) -> list[str]:
+        """Take a new configuration in. Children that it would start otherwise drain; the others run on. Returns whose they are."""
+        self._config = config
+        self._plan.limits = _limits(config)
+        drained = []
+        for child_id, running in list(self._running.items()):
+            wish = running.wish
+            settings = config.settings_of(wish.model.name)
+            key = key_of(wish.model, wish.build, wish.options, settings, running.wish.shape.context)
+            if key.variant != self._plan.children[child_id].key.variant:
+                drained.append(wish.model.name)
+                self._post(KeySuperseded(child_id))
+        return drained
 
     # -- for people
 
     async def unload(self, model: ModelCard) -> bool:
         """See ``lease.Children.unload``: at once when idle, else after the last lease."""
-        known = any(running.model.digest == model.digest for running in self._running.values())
+        known = any(running.wish.model.digest == model.digest for running in self._running.values())
         self._post(KeepAliveChanged(model.digest, 0.0))
         return known
 
@@ -237,17 +301,19 @@ class Supervisor:
         left = planned.keep_alive if planned.leases or planned.state == "loading" else planned.expires - now
         return ChildStatus(
             id=child_id,
-            model=running.model,
-            build=running.build.key,
-            build_number=running.build.card.number,
+            model=running.wish.model,
+            build=running.wish.build.key,
+            build_number=running.wish.build.card.number,
             state=planned.state,
             pid=running.child.pid,
-            context=running.shape.context,
-            slots=running.shape.parallel,
+            context=running.wish.shape.context,
+            slots=running.wish.shape.parallel,
             busy=len(planned.leases),
             queued=self._plan.queued(planned),
             memory=host_memory.resident(running.child.pid),
-            memory_gpu=0,
+            memory_gpu=sum(size for device, size in planned.placement.need.items() if device != HOST),
+            devices=planned.placement.devices,
+            pinned=planned.pinned,
             started=running.started,
             expires=wall + left,
         )
@@ -267,10 +333,10 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         for command in self._plan.handle(event, now):
             match command:
-                case StartChild(child, _, request) if not self._closing:
-                    self._start(child, self._wishes[request])
+                case StartChild(child, _, request, placement) if not self._closing:
+                    self._start(child, self._wishes[request], placement)
                 case StopChild(child, reason) if child in self._running:
-                    log.info("stopping %s: %s", self._running[child].model.name, reason)
+                    log.info("stopping %s: %s", self._running[child].wish.model.name, reason)
                     self._running[child].child.stop()
                 case GrantLease(request, child):
                     self._settle(request, child)
@@ -297,17 +363,9 @@ class Supervisor:
 
     # -- children
 
-    def _start(self, child_id: str, wish: Wish) -> None:
+    def _start(self, child_id: str, wish: Wish, placement: Placement) -> None:
         try:
-            launch = prepare(
-                wish.model,
-                wish.build,
-                wish.shape,
-                wish.options,
-                child=child_id,
-                run=self._run,
-                state=self._state,
-            )
+            launch = prepare(wish, placement, child=child_id, run=self._run, state=self._state)
         except OSError as error:
             cause = f"llama-server could not be prepared: {error}"
             asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
@@ -338,7 +396,7 @@ class Supervisor:
             on_spawned=spawned,
         )
         self._trials.started(wish.build.key, asyncio.get_running_loop().time())
-        running = Running(child, wish.model, wish.build, wish.shape, time.time())
+        running = Running(child, wish, placement, time.time())
         self._running[child_id] = running
         self._tasks.create_task(self._own(child), name=f"child {child_id}")
 
@@ -364,7 +422,7 @@ class Supervisor:
         if self._closing or self._plan.children[child.id].state == "stopping":
             return
         running = self._running[child.id]
-        build, model = running.build, running.model
+        build, model = running.wish.build, running.wish.model
         log.error("%s died: %s", model.name, cause)
         former = await asyncio.to_thread(self._builds.former, build)
         if not running.ready and not self._measured.has_loaded(model, former):
@@ -400,7 +458,7 @@ class Supervisor:
     def _note_memory(self, running: Running) -> None:
         memory = host_memory.resident(running.child.pid)
         seconds = running.ready - running.started
-        self._measured.note(running.model, running.build, running.shape, memory, seconds)
+        self._measured.note(running.wish.model, running.wish.build, running.wish.shape, memory, seconds)
 
     def _remember(self, child_id: str, cause: str) -> None:
         self._dead[child_id] = cause
@@ -408,7 +466,16 @@ class Supervisor:
             self._dead.popitem(last=False)
 
 
-def _variant(options: LoadOptions) -> str:
-    """The load options other than context and instance, as far as they were asked for."""
-    plain = msgspec.structs.replace(options, context=0, instance="")
-    return "" if plain == NO_WISHES else msgspec.json.encode(plain).decode()
+def _limits(config: Config) -> Limits:
+    limits = config.scheduler
+    return Limits(
+        max_queue=limits.max_queue,
+        max_models=limits.max_models,
+        queue_wait=limits.queue_wait,
+        patience=limits.patience,
+        min_residency=limits.min_residency,
+    )
+
+
+def _free_gpus() -> dict[str, int]:
+    return {name: memory.free for name, memory in gpu_memory().items()}

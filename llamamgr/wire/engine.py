@@ -25,9 +25,11 @@ __all__ = [
     "apply_template_call",
     "chat_call",
     "completion_call",
+    "count_call",
     "detokenize_call",
     "error_of",
     "read_content",
+    "read_count",
     "read_prompt",
     "read_tokens",
     "tokenize_call",
@@ -55,7 +57,11 @@ class EngineCall(msgspec.Struct, frozen=True):
 
 
 def chat_call(request: ChatRequest) -> EngineCall:
-    """``POST /v1/chat/completions``."""
+    """``POST /v1/chat/completions``.
+
+    ``sampling`` may hold any field of it: ``return_progress`` asks for ``PromptRead``, ``verbose`` for the stop
+    word of ``Finished``.
+    """
     body: dict[str, object] = {
         **request.sampling,
         "messages": [_message(message) for message in request.messages],
@@ -103,12 +109,22 @@ def completion_call(request: PromptRequest) -> EngineCall:
     return EngineCall("POST", "/completion", msgspec.json.encode(body), request.top_logprobs)
 
 
-def apply_template_call(messages: tuple[Message, ...], think: neutral.Think = None) -> EngineCall:
+def apply_template_call(
+    messages: tuple[Message, ...], think: neutral.Think = None, tools: tuple[msgspec.Raw, ...] = ()
+) -> EngineCall:
     """``POST /apply-template``; the answer is read by ``read_prompt``."""
     body: dict[str, object] = {"messages": [_message(message) for message in messages]}
+    if tools:
+        body["tools"] = tools
     if think is not None:
         body["chat_template_kwargs"] = _thinking(think)
     return EngineCall("POST", "/apply-template", msgspec.json.encode(body))
+
+
+def count_call(request: ChatRequest) -> EngineCall:
+    """``POST /v1/chat/completions/input_tokens``, which older builds do not have; read by ``read_count``."""
+    call = chat_call(request)
+    return EngineCall("POST", f"{call.path}/input_tokens", call.body)
 
 
 def tokenize_call(content: str, *, add_special: bool = False) -> EngineCall:
@@ -132,6 +148,11 @@ def read_tokens(body: bytes) -> tuple[int, ...]:
     return _read(body, _TokensAnswer).tokens
 
 
+def read_count(body: bytes) -> int:
+    """The number in an answer to ``count_call``; ``ProtocolError`` when there is none."""
+    return _read(body, _CountAnswer).input_tokens
+
+
 def read_content(body: bytes) -> str:
     """The text in an answer of ``/detokenize``; ``ProtocolError`` when there is none."""
     return _read(body, _ContentAnswer).content
@@ -143,6 +164,10 @@ class _PromptAnswer(msgspec.Struct):
 
 class _TokensAnswer(msgspec.Struct):
     tokens: tuple[int, ...]
+
+
+class _CountAnswer(msgspec.Struct):
+    input_tokens: int
 
 
 class _ContentAnswer(msgspec.Struct):
@@ -163,9 +188,13 @@ def _thinking(think: bool | str) -> dict[str, object]:
     return {"enable_thinking": think}
 
 
-def _message(message: Message) -> dict[str, object]:
+def _message(message: Message | msgspec.Raw) -> dict[str, object] | msgspec.Raw:
+    if isinstance(message, msgspec.Raw):
+        return message
     wire: dict[str, object] = {"role": message.role, "content": message.content}
-    if message.images:
+    if message.parts:
+        wire["content"] = [_part(part) for part in message.parts]
+    elif message.images:
         wire["content"] = [{"type": "text", "text": message.content}, *map(_media_part, message.images)]
     if message.thinking:
         wire["reasoning_content"] = message.thinking
@@ -182,6 +211,12 @@ def _tool_call(call: neutral.ToolCall) -> dict[str, object]:
     function = {"name": call.name, "arguments": call.arguments}
     wire: dict[str, object] = {"type": "function", "function": function}
     return {"id": call.id, **wire} if call.id else wire
+
+
+def _part(part: neutral.Part) -> dict[str, object]:
+    if isinstance(part, neutral.TextPart):
+        return {"type": "text", "text": part.text}
+    return _media_part(part.data)
 
 
 def _media_part(data: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from llamamgr.wire.sse import SseParser
 # what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_NO_END = "the engine's answer ended before it was complete"
+NO_END = "the engine's answer ended before it was complete"
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "exceed_context_size_error": 400,
@@ -112,11 +112,23 @@ class _Timings(msgspec.Struct):
     predicted_ms: float | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Progress(msgspec.Struct):
+    total: int = 0
+    cache: int = 0
+    processed: int = 0
+
+
+class _Verbose(msgspec.Struct):
+    stopping_word: str = ""
+
+
+class _Chunk(msgspec.Struct, rename={"verbose": "__verbose"}):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     timings: _Timings | None = None
     error: _ErrorBody | None = None
+    prompt_progress: _Progress | None = None
+    verbose: _Verbose | None = None
 
 
 class Completion(msgspec.Struct):
@@ -163,14 +175,14 @@ class _Stream(ABC):
         """The body ended: nothing when the answer was complete, else ``Failed``."""
         events: list[neutral.Event] = []
         if not self._ended:
-            self._fail(events, Failed(502, _NO_END, "protocol_error"))
+            self._fail(events, Failed(502, NO_END, "protocol_error"))
         return events
 
     def _frame(self, frame: sse.Event, events: list[neutral.Event]) -> None:
         if self._ended:
             return
         if frame.name == "error":
-            self._fail(events, _failure(frame.data))
+            self._fail(events, failure_of(frame.data))
             return
         try:
             self._take(frame.data, events)
@@ -214,6 +226,7 @@ class ChatStream(_Stream):
     def __init__(self, top_logprobs: int = 0) -> None:
         super().__init__(top_logprobs)
         self._reason = ""
+        self._stop_word = ""
         self._usage: _Usage | None = None
         self._timings: _Timings | None = None
 
@@ -227,6 +240,11 @@ class ChatStream(_Stream):
             return
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
+        if chunk.verbose is not None:
+            self._stop_word = chunk.verbose.stopping_word
+        if chunk.prompt_progress is not None:
+            progress = chunk.prompt_progress
+            events.append(neutral.PromptRead(progress.total, progress.cache, progress.processed))
         if chunk.choices:
             choice = chunk.choices[0]
             self._reason = choice.finish_reason or self._reason
@@ -253,7 +271,7 @@ class ChatStream(_Stream):
 
     def _finish(self, events: list[neutral.Event]) -> None:
         if not self._reason:
-            self._fail(events, Failed(502, _NO_END, "protocol_error"))
+            self._fail(events, Failed(502, NO_END, "protocol_error"))
             return
         self._ended = True
         usage = self._usage
@@ -264,7 +282,7 @@ class ChatStream(_Stream):
         else:
             counted = _usage_of(self._timings)
         reason = _STOP_REASONS.get(self._reason, "stop")
-        events.append(Finished(reason, counted, _timings(self._timings)))
+        events.append(Finished(reason, counted, _timings(self._timings), stop_word=self._stop_word))
 
 
 class CompletionStream(_Stream):
@@ -313,7 +331,7 @@ def _failed(error: _ErrorBody) -> Failed:
     return Failed(status, error.message or "the engine reported an error without a word", error.type)
 
 
-def _failure(data: bytes) -> Failed:
+def failure_of(data: bytes) -> Failed:
     """An ``error:`` line: its JSON is the error itself or wraps it."""
     try:
         return _failed(msgspec.json.decode(data, type=_ErrorAnswer).error)

@@ -17,13 +17,18 @@ from collections.abc import Sequence
 class DialectError(Exception):
     """A request that its dialect does not allow.
 
-    ``message`` is worded as clients of that dialect know it; ``status`` is HTTP's.
+    ``message`` is worded as clients of that dialect know it; ``status`` is HTTP's. ``param`` names the field
+    at fault and ``code`` the kind of mistake, for dialects that tell them.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.param = param
+        self.code = code
 
 
 class ProtocolError(Exception):

@@ -28,10 +28,26 @@ class ToolCall(msgspec.Struct, frozen=True):
     index: int = 0
 
 
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    """Text between media."""
+
+    text: str
+
+
+class MediaPart(msgspec.Struct, frozen=True, tag="media"):
+    """An image or a sound: base64 without a ``data:`` prefix."""
+
+    data: str
+
+
+Part: TypeAlias = TextPart | MediaPart
+
+
 class Message(msgspec.Struct, frozen=True):
     """One turn of a conversation.
 
-    ``images`` are base64 without a ``data:`` prefix; ``tool_name`` belongs to role ``tool``.
+    ``images`` are base64 without a ``data:`` prefix; ``tool_name`` belongs to role ``tool``. ``parts`` stand in
+    for ``content`` and ``images`` where the order of text and media matters.
     """
 
     role: str
@@ -41,6 +57,7 @@ class Message(msgspec.Struct, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 class JsonObject(msgspec.Struct, frozen=True):
@@ -59,11 +76,12 @@ ResponseFormat: TypeAlias = JsonObject | JsonSchema
 class ChatRequest(msgspec.Struct, frozen=True):
     """A conversation to go on with.
 
-    ``tools`` are raw JSON objects; ``think`` None leaves it to the model's template. ``logprobs`` asks
-    for the log probability of each token, ``top_logprobs`` for so many alternatives.
+    A raw message is in the engine's own shape (OpenAI's) already. ``tools`` are raw JSON objects; ``think``
+    None leaves it to the model's template. ``logprobs`` asks for the log probability of each token,
+    ``top_logprobs`` for so many alternatives.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message | msgspec.Raw, ...]
     tools: tuple[msgspec.Raw, ...] = ()
     tool_choice: str = ""
     sampling: Sampling = {}
@@ -124,6 +142,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     arguments: str = ""
 
 
+class PromptRead(msgspec.Struct, frozen=True):
+    """How much of the prompt has been read: tokens in all, of those cached ones, and read by now."""
+
+    total: int
+    cached: int = 0
+    read: int = 0
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens: of the whole prompt, of those the cached ones, and of the answer."""
 
@@ -142,13 +168,15 @@ class Timings(msgspec.Struct, frozen=True):
 class Finished(msgspec.Struct, frozen=True):
     """The good end of an answer.
 
-    ``tokens`` are the ids of the generated tokens where the engine was asked for them.
+    ``tokens`` are the ids of the generated tokens and ``stop_word`` the stop text that was met, where the engine
+    was asked for them.
     """
 
     reason: FinishReason
     usage: Usage = Usage()
     timings: Timings = Timings()
     tokens: tuple[int, ...] = ()
+    stop_word: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -159,4 +187,4 @@ class Failed(msgspec.Struct, frozen=True):
     type: str = "server_error"
 
 
-Event: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed
+Event: TypeAlias = PromptRead | TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed

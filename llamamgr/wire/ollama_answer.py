@@ -20,6 +20,7 @@ from llamamgr.wire.neutral import (
     Failed,
     Finished,
     Logprob,
+    PromptRead,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
@@ -88,6 +89,8 @@ class Renderer:
             case ThinkingDelta(text=text, logprobs=logprobs):
                 self._thinking.append(text)
                 return self._line("", text, logprobs)
+            case PromptRead():
+                return b""
             case ToolCallDelta():
                 self._calls.setdefault(event.index, _Call()).add(event)
                 return b""

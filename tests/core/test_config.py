@@ -45,3 +45,25 @@ def test_addresses_are_read_as_people_write_them(text: str, address: Address):
 def test_a_port_that_is_none_is_refused():
     with pytest.raises(ConfigError, match="port"):
         parse_address("localhost:http")
+
+
+def test_a_models_table_is_found_by_name_whatever_its_case_and_without_its_tag():
+    config = parse_config(
+        {"models": {"Qwen3:4b": {"parallel": 2}, "tiny": {"pin": True, "aliases": ["GPT"]}}}
+    )
+    assert config.settings_of("qwen3:4B").parallel == 2
+    assert config.settings_of("tiny:latest").pin
+    assert config.settings_of("other:latest").parallel == 0
+    assert config.aliases == {"gpt": "tiny"}
+
+
+def test_a_typo_in_a_models_table_names_the_table():
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"models": {"tiny": {"paralel": 2}}})
+    assert 'models."tiny".paralel' in caught.value.what
+    assert "parallel" in caught.value.hint
+
+
+def test_a_models_keep_alive_must_be_a_duration():
+    with pytest.raises(ConfigError, match="banana"):
+        parse_config({"models": {"tiny": {"keep_alive": "banana"}}})

@@ -102,10 +102,10 @@ def test_the_mirror_follows_a_renamed_default_branch(mirror, origin):
 def test_a_work_tree_is_the_commit_and_can_be_made_again_after_it_is_deleted(mirror, origin, tmp_path):
     found = git.find_commit(mirror, "b2")
     for folder in (tmp_path / "a", tmp_path / "b"):
-        git.add_worktree(mirror, found, folder, f"file://{origin}")
+        git.add_worktree(mirror, found.hash, folder, f"file://{origin}")
         assert (folder / "file").read_text() == "two"
         subprocess.run(["rm", "-r", folder], check=True)
-    git.add_worktree(mirror, found, tmp_path / "a", f"file://{origin}")
+    git.add_worktree(mirror, found.hash, tmp_path / "a", f"file://{origin}")
     assert git.describe(tmp_path / "a") == found
 
 
@@ -118,7 +118,7 @@ def test_a_server_that_can_leave_out_file_contents_is_asked_to_and_they_come_wit
     git.update_mirror(url, mirror)
     blob = command(origin, "rev-parse", "b2:file")
     assert f"?{blob}" in command(mirror, "rev-list", "--objects", "--missing=print", "b2").splitlines()
-    git.add_worktree(mirror, git.find_commit(mirror, "b2"), tmp_path / "tree", url)
+    git.add_worktree(mirror, git.find_commit(mirror, "b2").hash, tmp_path / "tree", url)
     assert (tmp_path / "tree" / "file").read_text() == "two"
     commit(origin, "four")
     git.update_mirror(url, mirror)
@@ -184,6 +184,21 @@ def test_a_shallow_clone_takes_its_number_from_a_build_tag_or_admits_not_to_know
             command(folder, "fetch", "-q", "--depth=1", "origin", "tag", "b1234")
         found = git.describe(folder)
         assert found is not None and found.number == number
+
+
+def test_where_history_is_cut_short_the_nearest_tag_below_gives_the_number(origin, tmp_path):
+    command(origin, "tag", "b11393", "b2")
+    for ref, number in (("b2", 11393), ("master", 11394), ("side", 11394)):
+        folder = tmp_path / f"m-{ref}.git"
+        git.update_mirror(f"file://{origin}", folder)
+        assert git.find_commit(folder, ref).number == number
+
+
+def test_a_fork_that_went_on_from_a_tag_is_counted_as_its_own_build_counts(origin, tmp_path):
+    for n in range(3):
+        commit(origin, f"more {n}")
+    git.update_mirror(f"file://{origin}", tmp_path / "m.git")
+    assert git.find_commit(tmp_path / "m.git").number == 6
 
 
 def test_git_of_a_surrounding_hook_is_not_obeyed(mirror, monkeypatch, tmp_path):

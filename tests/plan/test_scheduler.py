@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llamamgr.plan.scheduler import (
+from llamamgr.plan.events import (
+    HOST,
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
     ChildKey,
+    ChildLost,
     GrantLease,
     KeepAliveChanged,
+    KeySuperseded,
     Left,
     Limits,
+    Placement,
     RefuseRequest,
     Requested,
-    Scheduler,
     StartChild,
     StopChild,
     TimePassed,
 )
+from llamamgr.plan.scheduler import Scheduler as Plan
+
+
+def Scheduler(memory: int, limits: Limits | None = None) -> Plan:
+    return Plan({HOST: memory}, limits)
+
+
+def on(need: int) -> Placement:
+    return Placement({HOST: need})
 
 
 def asks(
-    request: int, model: str = "a", need: int = 10, slots: int = 2, keep: float = 300.0, context: int = 0
+    request: int,
+    model: str = "a",
+    need: int = 10,
+    slots: int = 2,
+    keep: float = 300.0,
+    context: int = 0,
+    **more: object,
 ) -> Requested:
     key = ChildKey(model, "b1", "", context)
-    return Requested(request, key, need, slots, keep, ChildKey(model, "b1", "", max(context, 1000)))
+    start = ChildKey(model, "b1", "", max(context, 1000))
+    return Requested(request, key, (on(need),), slots, keep, start, **more)  # type: ignore[arg-type]
 
 
 def loaded(plan: Scheduler, model: str, now: float, request: int, **kw: float) -> str:
@@ -43,7 +63,7 @@ def loaded(plan: Scheduler, model: str, now: float, request: int, **kw: float) -
 
 def test_the_first_request_starts_a_child_and_is_granted_when_it_is_ready():
     plan = Scheduler(100)
-    assert plan.handle(asks(1), 0) == [StartChild("c1", ChildKey("a", "b1", "", 1000), 1)]
+    assert plan.handle(asks(1), 0) == [StartChild("c1", ChildKey("a", "b1", "", 1000), 1, on(10))]
     assert plan.handle(asks(2), 0) == []
     assert plan.handle(ChildBecameReady("c1"), 1) == [GrantLease(1, "c1"), GrantLease(2, "c1")]
 
@@ -62,7 +82,7 @@ def test_the_least_recently_used_idle_child_makes_room_and_the_start_waits_for_i
     old, young = loaded(plan, "a", 0, 1), loaded(plan, "b", 1, 2)
     assert plan.handle(asks(3, "c"), 2) == [StopChild(old, "another model needs its memory")]
     assert plan.handle(ChildExited(old, "asked to"), 3) == [
-        StartChild("c3", ChildKey("c", "b1", "", 1000), 3)
+        StartChild("c3", ChildKey("c", "b1", "", 1000), 3, on(10))
     ]
     assert plan.children[young].state == "ready"
 
@@ -152,6 +172,95 @@ def test_max_models_counts_children_and_not_bytes():
     assert plan.handle(asks(2, "b"), 1) == [StopChild(first, "another model needs its memory")]
 
 
+def test_a_pinned_child_neither_expires_nor_makes_way():
+    plan = Scheduler(10)
+    loaded(plan, "a", 0, 1, keep=1.0, pinned=True)
+    assert plan.handle(TimePassed(), 1000) == []
+    assert plan.handle(asks(2, "b"), 1000) == []
+    assert plan.children["c1"].state == "ready"
+
+
+def test_what_is_cheap_to_bring_back_goes_before_what_is_dear():
+    plan = Scheduler(20)
+    dear = loaded(plan, "dear", 0, 1, reload_seconds=60.0)
+    cheap = loaded(plan, "cheap", 5, 2, reload_seconds=0.1)
+    assert plan.handle(asks(3, "c"), 10)[0].child == cheap
+    assert plan.children[dear].state == "ready"
+
+
+def test_a_priority_passes_those_who_wait_but_not_for_ever():
+    plan = Scheduler(10)
+    plan.handle(asks(1, "a", slots=1), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(asks(2, "a", slots=1), 0)
+    plan.handle(asks(3, "a", slots=1, priority=1), 5)
+    plan.handle(asks(4, "a", slots=1, priority=1), 15)
+    assert plan.handle(Left(1), 16) == [GrantLease(3, "c1")]
+    assert plan.handle(Left(3), 17) == [GrantLease(2, "c1")]
+
+
+def test_models_that_cannot_live_together_take_turns():
+    plan = Scheduler(100)
+    first = loaded(plan, "a", 0, 1)
+    asked = asks(2, "b", conflicts=frozenset({"a"}))
+    assert plan.handle(asked, 1) == [StopChild(first, "another model needs its memory")]
+    assert plan.handle(ChildExited(first, ""), 2)[0].request == 2
+    plan.handle(ChildBecameReady("c2"), 3)
+    assert plan.handle(asks(3, "a"), 4) == []  # b is busy
+    assert plan.handle(Left(2), 5) == [StopChild("c2", "another model needs its memory")]
+
+
+def test_a_child_goes_to_the_first_device_that_has_room_else_is_split():
+    plan = Plan({HOST: 100, "G0": 8, "G1": 10})
+    wide = Placement({"G0": 6, "G1": 6, HOST: 1}, ("G0", "G1"))
+    places = (Placement({"G0": 9, HOST: 1}, ("G0",)), Placement({"G1": 9, HOST: 1}, ("G1",)), wide)
+    asked = asks(1, "a")
+    [start] = plan.handle(msgspec.structs.replace(asked, placements=places), 0)
+    assert start.placement.devices == ("G1",)
+
+
+def test_room_is_made_only_on_the_device_that_is_short():
+    plan = Plan({HOST: 100, "G0": 10, "G1": 10})
+
+    def put(request: int, model: str, device: str, now: float) -> str:
+        place = Placement({device: 8, HOST: 1}, (device,))
+        [start] = plan.handle(msgspec.structs.replace(asks(request, model), placements=(place,)), now)
+        plan.handle(ChildBecameReady(start.child), now)
+        plan.handle(Left(request), now)
+        return start.child
+
+    put(1, "a", "G1", 0)
+    second = put(2, "b", "G0", 1)
+    third = msgspec.structs.replace(asks(3, "c"), placements=(Placement({"G0": 8}, ("G0",)),))
+    assert plan.handle(third, 2) == [StopChild(second, "another model needs its memory")]
+
+
+def test_a_young_child_stays_for_its_minimum_residency():
+    plan = Scheduler(10, Limits(min_residency=5, patience=60))
+    loaded(plan, "a", 0, 1)
+    assert plan.handle(asks(2, "b"), 1) == []
+    assert plan.deadline() == 5
+    assert plan.handle(TimePassed(), 5) == [StopChild("c1", "another model needs its memory")]
+
+
+def test_a_child_whose_settings_changed_drains_while_new_requests_get_a_new_one():
+    plan = Scheduler(100)
+    plan.handle(asks(1), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert plan.handle(KeySuperseded("c1"), 1) == []
+    assert isinstance(plan.handle(asks(2), 2)[0], StartChild)
+    assert plan.handle(Left(1), 3) == [StopChild("c1", "its settings changed")]
+
+
+def test_while_a_childs_end_is_looked_into_nothing_is_granted_or_started_for_it():
+    plan = Scheduler(100)
+    plan.handle(asks(1), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(ChildLost("c1"), 1)
+    assert plan.handle(asks(2), 1) == []
+    assert isinstance(plan.handle(ChildExited("c1", "SIGSEGV"), 2)[0], StartChild)
+
+
 class Histories(RuleBasedStateMachine):
     """Random requests, leavings, readiness, exits and time; the world obeys every command sooner or later."""
 
@@ -166,7 +275,7 @@ class Histories(RuleBasedStateMachine):
 
     def tell(self, event: object) -> None:
         before = {c.id: set(c.leases) for c in self.plan.children.values()}
-        used_before = sum(c.need for c in self.plan.children.values())
+        used_before = sum(c.placement.total for c in self.plan.children.values())
         commands = self.plan.handle(event, self.now)
         for command in commands:
             match command:
@@ -185,19 +294,24 @@ class Histories(RuleBasedStateMachine):
                     self.settled.add(request)
                     self.open.discard(request)
                 case StartChild():
-                    used = sum(c.need for c in self.plan.children.values())
-                    assert used <= self.plan.budget or used <= used_before
+                    used = sum(c.placement.total for c in self.plan.children.values())
+                    assert used <= self.plan.budget[HOST] or used <= used_before
 
     @rule(
         model=st.sampled_from("abcd"),
         need=st.sampled_from([5, 10, 20, 40]),
         keep=st.sampled_from([0.0, 3.0, 60.0, math.inf]),
         context=st.sampled_from([0, 500, 2000]),
+        priority=st.sampled_from([0, 0, 0, 2]),
+        clash=st.sampled_from([(), (), ("a",), ("b", "c")]),
     )
-    def request(self, model: str, need: int, keep: float, context: int) -> None:
+    def request(
+        self, model: str, need: int, keep: float, context: int, priority: int, clash: tuple[str, ...]
+    ) -> None:
         self.number += 1
         self.open.add(self.number)
-        self.tell(asks(self.number, model, need, 2, keep, context))
+        conflicts = frozenset(clash) - {model}
+        self.tell(asks(self.number, model, need, 2, keep, context, priority=priority, conflicts=conflicts))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -229,17 +343,22 @@ class Histories(RuleBasedStateMachine):
         self.now += seconds
         self.tell(TimePassed())
 
+    @precondition(lambda self: self.plan.children)
+    @rule(data=st.data())
+    def supersede(self, data: st.DataObject) -> None:
+        self.tell(KeySuperseded(data.draw(st.sampled_from(sorted(self.plan.children)))))
+
     @rule(model=st.sampled_from("abcd"))
     def unload(self, model: str) -> None:
         self.tell(KeepAliveChanged(model, 0.0))
 
     @rule(budget=st.sampled_from([20, 30, 60]))
     def measure(self, budget: int) -> None:
-        self.tell(BudgetMeasured(budget))
+        self.tell(BudgetMeasured({HOST: budget}))
 
     @invariant()
     def no_two_children_of_one_key(self) -> None:
-        keys = [c.key for c in self.plan.children.values() if c.state != "stopping"]
+        keys = [c.key for c in self.plan.children.values() if c.state != "stopping" and not c.superseded]
         assert len(keys) == len(set(keys))
 
     @invariant()
@@ -248,6 +367,13 @@ class Histories(RuleBasedStateMachine):
             assert len(child.leases) <= child.slots
         assert set(self.plan.leases) == set(self.granted)
         assert not set(self.plan.waiting) & set(self.plan.leases)
+
+    @invariant()
+    def models_that_clash_never_live_together(self) -> None:
+        living = list(self.plan.children.values())
+        for child in living:
+            others = [other for other in living if other is not child and other.key.model != child.key.model]
+            assert not any(other.key.model in child.conflicts for other in others)
 
     @invariant()
     def the_queue_is_bounded(self) -> None:
@@ -276,4 +402,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=250, stateful_step_count=80, deadline=None)
+TestHistories.settings = settings(max_examples=300, stateful_step_count=80, deadline=None)

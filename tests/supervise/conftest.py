@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -98,17 +99,18 @@ def supervisor(short_folder: Path) -> Callable[..., contextlib.AbstractAsyncCont
 
     @contextlib.asynccontextmanager
     async def make(
-        build: Build, former: Build | None = None, **scheduler: object
+        build: Build, former: Build | None = None, config: dict[str, Any] | None = None, **scheduler: object
     ) -> AsyncIterator[Supervisor]:
         limits = SchedulerConfig(**{"memory": 64_000 * MIB, "load_wait": 20.0, **scheduler})  # type: ignore[arg-type]
         run, state = short_folder / "run", short_folder / "state"
         run.mkdir(exist_ok=True)
         owner = Supervisor(
-            Config(scheduler=limits),
+            Config(scheduler=limits, **(config or {})),
             Chosen(build, former),
             run=run,
             state=state,
             children_file=state / "children.json",
+            digest_of=lambda name: model(name).digest,
         )
         async with owner:
             yield owner

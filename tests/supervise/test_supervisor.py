@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llamamgr.core.errors import BusyError, EngineError
+from llamamgr.core.config import Config, GroupConfig, ModelConfig
+from llamamgr.core.errors import BusyError, ConfigError, EngineError
 from llamamgr.supervise import watch
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.probe import ask
@@ -255,9 +256,58 @@ async def test_memory_that_was_measured_takes_the_place_of_the_estimate(supervis
         async with owner.acquire(big):
             pass
         [child] = owner.status()
-        estimate = owner._plan.children[child.id].need
+        estimate = owner._plan.children[child.id].placement.total
         await owner.unload(big)
         await until(lambda: owner.status() == ())
         async with owner.acquire(big):
             [again] = owner.status()
-        assert 0 < owner._plan.children[again.id].need < estimate
+        assert 0 < owner._plan.children[again.id].placement.total < estimate
+
+
+async def test_a_models_settings_decide_how_its_child_is_run(supervisor, fake_build):
+    tiny = ModelConfig(context=300, parallel=1, flags={"threads": 3}, env={"FAKE_NOTE": "1"}, pin=True)
+    async with supervisor(fake_build(), config={"models": {"tiny": tiny}}) as owner:
+        async with owner.acquire(model(), keep_alive=0) as lease:
+            assert lease.context == 300
+        [child] = owner.status()
+        process = psutil.Process(child.pid)
+        assert process.cmdline()[-2:] == ["--threads", "3"]
+        assert process.environ()["FAKE_NOTE"] == "1"
+        assert (child.slots, child.pinned, child.expires) == (1, True, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"), [("threds", "threads"), ("ctx-size", "context"), ("host", "listen")]
+)
+async def test_a_wrong_flag_is_told_with_what_was_meant(supervisor, fake_build, flag, hint):
+    async with supervisor(fake_build(), config={"models": {"tiny": ModelConfig(flags={flag: 1})}}) as owner:
+        with pytest.raises(ConfigError) as caught:
+            async with owner.acquire(model()):
+                pass
+        assert hint in caught.value.hint
+
+
+async def test_a_new_configuration_drains_only_the_children_it_concerns(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model("one")) as first, owner.acquire(model("two")):
+            changed = Config(
+                scheduler=owner._config.scheduler, models={"one": ModelConfig(flags={"threads": 2})}
+            )
+            assert owner.reconfigure(changed) == ["one:latest"]
+            assert (await ask(first.endpoint, "/health", 5)).status == 200
+            async with owner.acquire(model("one")) as newer:
+                assert newer.child != first.child
+            kept = next(child.id for child in owner.status() if child.model.name == "two:latest")
+        await until(lambda: len(owner.status()) == 2)
+        async with owner.acquire(model("two")) as same:
+            assert same.child == kept
+
+
+async def test_models_of_an_exclusive_group_are_not_loaded_together(supervisor, fake_build):
+    groups = {"big": GroupConfig(("one", "two"))}
+    async with supervisor(fake_build(), config={"groups": groups}) as owner:
+        for name in ("one", "three", "two"):
+            async with owner.acquire(model(name)):
+                pass
+        await until(lambda: len(owner.status()) == 2)
+        assert {child.model.name for child in owner.status()} == {"two:latest", "three:latest"}

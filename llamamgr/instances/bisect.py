@@ -1,0 +1,387 @@
+"""The commit that broke or slowed something, found by building and testing ever smaller ranges of a repository's history.
+
+git answers which commit halves the range (``rev-list --bisect-all``); the search itself lives here, so that the mirror, which all
+instances share, is only read. Builds are made in a folder of their own, with ccache where it is installed: no instance is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llamamgr.core.bench_records import Record
+from llamamgr.core.cards import Build, BuildCard, InstanceSpec, Source
+from llamamgr.core.errors import (
+    BuildFailedError,
+    EngineError,
+    MissingToolError,
+    NotFoundError,
+    UsageError,
+)
+from llamamgr.core.recipe import Recipe
+from llamamgr.core.stages import Stage, Tell
+from llamamgr.host import git, git_history
+from llamamgr.host.compilers import parallel_jobs
+from llamamgr.host.files import locked
+from llamamgr.host.git_history import About
+from llamamgr.host.paths import Paths
+from llamamgr.host.processes import scrubbed_environment, stream
+from llamamgr.instances import bench
+from llamamgr.instances.build import Log, Order, Progress, build
+from llamamgr.instances.build_plan import build_plan
+from llamamgr.instances.prerequisites import require
+from llamamgr.instances.recipes import recipe_for
+from llamamgr.instances.sources import OFFICIAL, Found, find, mirror_of, unfold
+from llamamgr.instances.tools import build_tools
+
+Verdict = Literal["good", "bad", "skipped"]
+
+_SKIP = 125  # as `git bisect run` has it
+_HIGHEST_BAD = 127
+_BUILD_NUMBER = re.compile(r"b(\d+)\Z")
+_AWAY = (
+    0.0,
+    0.25,
+    0.5,
+    0.1,
+)  # where to look in the range, best halving first, after so many commits that could not be tested
+
+
+class Range(msgspec.Struct, frozen=True):
+    """What is searched: commits of ``url`` from ``good`` (exclusive) to ``bad``, each bNNNN, a tag, branch or commit."""
+
+    url: str
+    good: str
+    bad: str
+
+
+class Means(msgspec.Struct, frozen=True):
+    """How each commit is built: as ``spec`` says, with ``jobs`` compilers at once (0 = as the machine allows)."""
+
+    spec: InstanceSpec
+    jobs: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a test of one build said; ``figure`` is its measurement, where it is one."""
+
+    verdict: Verdict
+    note: str
+    figure: Record | None = None
+
+
+class Tested(msgspec.Struct, frozen=True):
+    """One commit and its outcome."""
+
+    hash: str
+    number: int
+    commit: str
+    outcome: Outcome
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """The end of a search: the first bad commit, or ``suspects`` among which it is, as the others could not be tested.
+
+    ``before`` is the last good commit that was tested, ``after`` the first bad one.
+    """
+
+    suspects: tuple[str, ...]
+    number: int
+    commit: str
+    about: About
+    before: Tested | None
+    after: Tested | None
+    tested: tuple[Tested, ...]
+
+
+Test = Callable[[Build, Tell], Outcome]
+
+
+def source_url(spec: InstanceSpec | None) -> str:
+    """The repository that an instance is built from; the official one where that is no repository."""
+    source = spec.source if spec else None
+    if source is not None and source.kind in ("git", "directory") and source.location:
+        return source.location
+    return OFFICIAL
+
+
+def command_test(command: Sequence[str]) -> Test:
+    """Runs ``command`` with the build's programs first on PATH; exit status 0 is good, 1–127 bad, 125 skip, more ends the search.
+
+    ``LLAMAMGR_BISECT_BIN``, ``LLAMAMGR_BISECT_COMMIT`` and ``LLAMAMGR_BISECT_NUMBER`` are in its environment.
+    """
+
+    def test(made: Build, tell: Tell) -> Outcome:
+        folder = f"{made.root}/bin"
+        environment = scrubbed_environment(made.card.environment) | {
+            "LLAMAMGR_BISECT_BIN": folder,
+            "LLAMAMGR_BISECT_COMMIT": made.card.commit,
+            "LLAMAMGR_BISECT_NUMBER": str(made.card.number),
+        }
+        environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", "")])
+        code = stream(command, lambda line: tell(Stage(note=f"  {line}")), env=environment)
+        if code == 0:
+            return Outcome("good", "exit status 0")
+        if code == _SKIP:
+            return Outcome("skipped", f"exit status {_SKIP}")
+        if 0 < code <= _HIGHEST_BAD:
+            return Outcome("bad", f"exit status {code}")
+        told = f"signal {-code}" if code < 0 else f"status {code}"
+        raise EngineError(
+            f"`{command[0]}` ended with {told} on {made.card.id}: the search ends",
+            "1 to 127 means bad, 125 skip",
+        )
+
+    return test
+
+
+class Benchmark:
+    """Measures ``test`` (``pp`` or ``tg``): bad is what is slower than the good end by more than ``drop`` (0.1 = a tenth)."""
+
+    def __init__(self, test: str, drop: float, subject: bench.Subject) -> None:
+        self._test, self._drop = test, drop
+        lengths = {"pp": ("-p", "512", "-n", "0"), "tg": ("-p", "0", "-n", "128")}[test]
+        self._subject = msgspec.structs.replace(subject, arguments=(*lengths, *subject.arguments))
+        self._limit = 0.0
+
+    def __call__(self, made: Build, tell: Tell) -> Outcome:
+        try:
+            records = bench.measure(made, self._subject, tell)
+        except (EngineError, MissingToolError) as error:
+            return Outcome("skipped", error.what.splitlines()[-1].strip())
+        record = next((record for record in records if record.test.startswith(self._test)), None)
+        if record is None:
+            return Outcome("skipped", f"llama-bench gave no {self._test}")
+        said = f"{record.test} {record.speed:,.1f} ± {record.deviation:,.1f} tokens/s"
+        return Outcome("bad" if record.speed < self._limit else "good", said, record)
+
+    def begin(self, good: Outcome) -> None:
+        """Take the measurement of the good end for what the others are held against."""
+        if good.figure is None:
+            raise BuildFailedError(
+                f"the good end cannot be measured: {good.note}", "name another commit with --good"
+            )
+        self._limit = good.figure.speed * (1 - self._drop)
+
+
+def bisect(wanted: Range, means: Means, test: Test | Benchmark, paths: Paths, tell: Tell) -> Finding:
+    """Search ``wanted``. One search at a time; a range whose ends are not what they are said to be is refused.
+
+    Raises ``UsageError`` for such a range, ``NotFoundError`` for unknown ends, ``ConflictError`` when another search runs, and
+    what a build raises that is not a matter of the commit (``MissingToolError``, ``DiskFullError``).
+    """
+    recipe = build_plan(recipe_for(paths, means.spec.arch), means.spec.gpu_targets).recipe
+    require(recipe, git_needed=True)
+    tell(Stage("getting the history"))
+    mirror = mirror_of(wanted.url, paths)
+    good, bad = (_end(wanted.url, name, mirror, paths, tell) for name in (wanted.good, wanted.bad))
+    if good.hash == bad.hash or not git_history.is_ancestor(mirror, good.hash, bad.hash):
+        turned = git_history.is_ancestor(mirror, bad.hash, good.hash) and good.hash != bad.hash
+        raise UsageError(
+            f"{wanted.bad} does not descend from {wanted.good}",
+            "--good must be the older one" if turned else "name two commits of one line of history",
+        )
+    with _scratch(paths) as scratch:
+        return _Search(wanted.url, means, recipe, test, paths, scratch, tell).run(good, bad)
+
+
+class _Search:
+    """One search: what was tested, and how to test more."""
+
+    def __init__(
+        self,
+        url: str,
+        means: Means,
+        recipe: Recipe,
+        test: Test | Benchmark,
+        paths: Paths,
+        scratch: Path,
+        tell: Tell,
+    ) -> None:
+        self._url, self._means, self._recipe, self._test = url, means, recipe, test
+        self._paths, self._scratch, self._tell = paths, scratch, tell
+        self._mirror = mirror_of(url, paths)
+        self._tested: dict[str, Tested] = {}
+
+    def run(self, good: git.Commit, bad: git.Commit) -> Finding:
+        if isinstance(self._test, Benchmark):
+            self._measure_ends(good, bad, self._test)
+        known_good, first_bad, skipped = [good.hash], bad, set[str]()
+        while True:
+            left = git_history.halving(self._mirror, first_bad.hash, known_good)
+            choice = [commit for commit in left if commit != first_bad.hash and commit not in skipped]
+            if not choice:
+                break
+            untestable = sum(commit in skipped for commit in left)
+            commit = git.find_commit(self._mirror, choice[int(len(choice) * _AWAY[untestable % len(_AWAY)])])
+            tested = self._try(commit, f"{len(left)} commits left, about {_steps(len(left))} steps")
+            if tested.outcome.verdict == "good":
+                known_good.append(commit.hash)
+            elif tested.outcome.verdict == "bad":
+                first_bad = commit
+            else:
+                skipped.add(commit.hash)
+        self._check_ends(good, bad, known_good, first_bad)
+        suspects = tuple(c for c in left if c == first_bad.hash or c in skipped)
+        return self._finding(suspects, first_bad)
+
+    def _measure_ends(self, good: git.Commit, bad: git.Commit, test: Benchmark) -> None:
+        first = self._try(good, "the good end")
+        test.begin(first.outcome)
+        last = self._try(bad, "the bad end")
+        if last.outcome.verdict == "skipped":
+            raise BuildFailedError(
+                f"the bad end cannot be measured: {last.outcome.note}", "name another commit with --bad"
+            )
+        if last.outcome.verdict == "good":
+            raise UsageError(
+                f"there is no such drop: {first.outcome.note} at {first.commit}, {last.outcome.note} at {last.commit}",
+                "name a smaller --drop or other ends",
+            )
+
+    def _check_ends(
+        self, good: git.Commit, bad: git.Commit, known_good: Sequence[str], first_bad: git.Commit
+    ) -> None:
+        """What the answer rests on must have been tested: an end too, where all between turned out alike."""
+        if first_bad.hash == bad.hash and bad.hash not in self._tested:
+            verdict = self._try(bad, "the bad end").outcome.verdict
+            if verdict != "bad":
+                raise UsageError(f"{bad.short} is not bad but {verdict}", "name a later commit with --bad")
+        if len(known_good) == 1 and good.hash not in self._tested:
+            verdict = self._try(good, "the good end").outcome.verdict
+            if verdict != "good":
+                raise UsageError(
+                    f"{good.short} is not good but {verdict}", "name an earlier commit with --good"
+                )
+
+    def _try(self, commit: git.Commit, left: str) -> Tested:
+        """Build and test one commit; one that cannot be built is skipped."""
+        name = f"b{commit.number} ({commit.short})"
+        self._tell(Stage(note=f"{name}: {left}"))
+        folder = self._scratch / commit.short
+        folder.mkdir()
+        try:
+            outcome = self._outcome(commit, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._tell(Stage(note=f"{name} is {outcome.verdict}: {outcome.note}"))
+        tested = Tested(commit.hash, commit.number, commit.short, outcome)
+        self._tested[commit.hash] = tested
+        return tested
+
+    def _outcome(self, commit: git.Commit, folder: Path) -> Outcome:
+        try:
+            made = self._build(commit, folder)
+        except BuildFailedError as error:
+            told = error.what.splitlines()
+            return Outcome("skipped", f"it does not build: {told[min(1, len(told) - 1)].strip()}")
+        return self._test(made, self._tell)
+
+    def _build(self, commit: git.Commit, folder: Path) -> Build:
+        recipe, spec = self._recipe, self._means.spec
+        source = Source("git", self._url, commit.hash)
+        logs = self._paths.state / "bisect"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / f"{commit.short}.log").open("w", encoding="utf-8") as file:
+            log = Log(Path(file.name), file)
+            tools = build_tools(
+                self._paths,
+                lambda line: self._tell(Stage(note=line)),
+                log.line,
+                cmake_least=recipe.cmake_least,
+            )
+            tree = unfold(
+                Found(source, commit.number, commit.short, commit.hash), self._paths, folder, log.line
+            )
+            order = Order(
+                arguments=(*recipe.cmake_arguments(), *spec.cmake_args),
+                rpc=False,
+                jobs=self._means.jobs or parallel_jobs(),
+                environment=recipe.build_env,
+            )
+            made = build(tree, order, tools, folder, log, lambda progress: self._advance(commit, progress))
+        card = BuildCard(
+            id=f"b{commit.number}-{commit.short}",
+            instance=spec.name,
+            arch=recipe.name,
+            number=commit.number,
+            commit=commit.short,
+            source=source,
+            environment=recipe.runtime_env,
+        )
+        return Build(card, str(made))
+
+    def _advance(self, commit: git.Commit, progress: Progress) -> None:
+        if progress.step == "build":
+            self._tell(Stage(f"building b{commit.number}", progress.done, progress.total))
+
+    def _finding(self, suspects: tuple[str, ...], first_bad: git.Commit) -> Finding:
+        earlier = [t for t in self._tested.values() if t.outcome.verdict == "good"]
+        near = max(earlier, key=lambda tested: tested.number, default=None)
+        return Finding(
+            suspects=suspects,
+            number=first_bad.number,
+            commit=first_bad.short,
+            about=git_history.about(self._mirror, first_bad.hash),
+            before=near,
+            after=self._tested.get(first_bad.hash),
+            tested=tuple(sorted(self._tested.values(), key=lambda tested: tested.number)),
+        )
+
+
+def _end(url: str, name: str, mirror: Path, paths: Paths, tell: Tell) -> git.Commit:
+    """One end of the range; a bNNNN without a tag is the NNNN-th commit."""
+    try:
+        return git.find_commit(mirror, find(Source("git", url, name), paths, _noting(tell)).hash)
+    except NotFoundError:
+        match = _BUILD_NUMBER.match(name)
+        if not match:
+            raise
+        return git.find_commit(mirror, git_history.numbered(mirror, int(match[1])))
+
+
+def _noting(tell: Tell) -> Callable[[str], None]:
+    return lambda line: tell(Stage(note=line))
+
+
+def _steps(left: int) -> int:
+    return max(1, math.ceil(math.log2(left))) if left > 1 else 1
+
+
+@contextlib.contextmanager
+def _scratch(paths: Paths) -> Iterator[Path]:
+    """A folder for builds, gone at the end; what a killed search left goes first."""
+    with locked(paths.data / "locks" / "bisect.lock", "the folder of a bisect"):
+        folder = paths.data / "bisect"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def parse_drop(text: str) -> float:
+    """``10%``, ``10`` or ``0.1`` as 0.1; ``UsageError`` for anything that is no part of a whole."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    part = value / 100 if value >= 1 or text.strip().endswith("%") else value
+    if not 0 < part < 1:
+        raise UsageError(f"{text!r} is no drop", "write it as --drop 10%")
+    return part
+
+
+def require_program(command: Sequence[str]) -> None:
+    """``MissingToolError`` when the program of ``command`` is not there: better now than after a build."""
+    if not shutil.which(command[0]):
+        raise MissingToolError(f"there is no program `{command[0]}`", "name it with its path")

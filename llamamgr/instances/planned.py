@@ -1,0 +1,83 @@
+"""What an install would do, told without doing any of it: no folder is made, no host is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llamamgr.core.cards import InstanceSpec, Source
+from llamamgr.core.errors import LlamamgrError, MissingToolError
+from llamamgr.core.recipe import Recipe
+from llamamgr.host.compilers import parallel_jobs
+from llamamgr.host.paths import Paths
+from llamamgr.instances.build import RPC_TARGETS, TARGETS, Order, configure_command
+from llamamgr.instances.build_plan import build_plan
+from llamamgr.instances.prebuilt import index_address
+from llamamgr.instances.prerequisites import require
+from llamamgr.instances.recipes import choose
+from llamamgr.instances.sources import Tree, described
+from llamamgr.instances.store import Instance, Store
+from llamamgr.instances.tools import BuildTools
+from llamamgr.instances.wishes import Wish, already, merged
+
+_STAMPS = ("-DLLAMA_BUILD_NUMBER", "-DLLAMA_BUILD_COMMIT")
+_PLACES = ("-DCMAKE_MAKE_PROGRAM",)
+
+Section = tuple[str, tuple[str, ...]]
+
+
+def planned(wish: Wish, paths: Paths) -> tuple[Section, ...]:
+    """The plan as titled lines: instance, source, arch and why, what is missing, CMake's arguments, targets, where, and after.
+
+    Raises as ``install`` for a wish that makes no sense; a missing toolkit is part of the plan.
+    """
+    store = Store(paths)
+    former = next((i for i in store.instances()[0] if i.spec.name == wish.instance), None)
+    spec = merged(former.spec if former else None, wish, paths)
+    choice = choose(paths, wish.arch or (former.spec.arch if former else "auto"))
+    folder = str(paths.instances / spec.name / "builds")
+    ready = None if wish.reinstall or wish.fresh else already(former, spec, wish)
+    lines: list[Section] = [
+        ("instance", (f"{spec.name} ({_state(former)})",)),
+        ("source", (_source(spec.source),)),
+        ("arch", (f"{spec.arch}: {choice.why}", *choice.passed_over)),
+    ]
+    if ready is not None:
+        return (*lines, ("to do", (f"nothing: {ready.card.id} is what is wanted, and current",)))
+    if spec.source is None or spec.source.kind != "prebuilt":
+        lines += _build(spec, choice.recipe, wish)
+    verdict = "the self-test decides" if wish.verify else "without a self-test"
+    return (*lines, ("where", (folder,)), ("after", (f"becomes the current build: {verdict}",)))
+
+
+def _state(former: Instance | None) -> str:
+    if former is None:
+        return "new"
+    return f"current build {former.current}" if former.current else "without a working build"
+
+
+def _source(source: Source | None) -> str:
+    if source is not None and source.kind == "prebuilt":
+        return f"release archive of {source.location or index_address()}, {source.ref or 'the newest'}"
+    return described(source)
+
+
+def _build(spec: InstanceSpec, recipe: Recipe, wish: Wish) -> list[Section]:
+    missing: tuple[str, ...] = ()
+    try:
+        require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
+        recipe = build_plan(recipe, spec.gpu_targets).recipe
+    except (MissingToolError, LlamamgrError) as error:
+        missing = tuple(str(error).splitlines())
+    order = Order((*recipe.cmake_arguments(), *spec.cmake_args), spec.rpc, wish.jobs or parallel_jobs())
+    folder = Path(spec.source.location) if spec.source and spec.source.kind == "directory" else Path("SOURCE")
+    argv = configure_command(
+        Tree(folder, Source("git"), 0, ""), order, BuildTools("cmake", "ninja"), Path("BUILD")
+    )
+    shown = [word for word in argv[1:] if not word.startswith((*_STAMPS, *_PLACES))]
+    sections: list[Section] = [("missing", missing)] if missing else []
+    sections.append(("cmake", (*shown, "and the number and commit of the source, which are stamped in")))
+    if recipe.build_env:
+        sections.append(("with", tuple(f"{key}={value}" for key, value in recipe.build_env.items())))
+    targets = (*TARGETS, *(RPC_TARGETS[:1] if spec.rpc else ()))
+    sections += [("targets", (", ".join(targets),)), ("compilers", (f"{order.jobs} at once",))]
+    return sections

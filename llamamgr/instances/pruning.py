@@ -1,0 +1,80 @@
+"""Removing builds that nobody needs, and whole instances. Nothing that runs is removed, nor what an instance may go back to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from llamamgr.core.cards import Build
+from llamamgr.core.errors import ConflictError
+from llamamgr.host.running import processes_in
+from llamamgr.instances.build import size_of
+from llamamgr.instances.ledger import read_ledger, write_ledger
+from llamamgr.instances.store import Instance, Store
+
+IsBusy = Callable[[Build], bool]
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What was removed of one instance: build ids, bytes that are free now, and the builds that stay because they run."""
+
+    name: str
+    removed: tuple[str, ...]
+    freed: int
+    running: tuple[str, ...]
+
+
+def prune(store: Store, name: str, keep: int, is_busy: IsBusy = lambda build: False) -> Pruned:
+    """Remove the builds of an instance but the ``keep`` newest verified ones, the current one, its former, and those that run.
+
+    ``is_busy`` may know of children that the list of processes does not tell. ``ConflictError`` while the instance is being built,
+    ``NotFoundError`` without it.
+    """
+    store.instance(name)
+    with store.changing(name) as workshop, store.moving(name) as folder:
+        instance = store.instance(name)
+        superfluous = _superfluous(instance, keep)
+        running = tuple(b for b in superfluous if is_busy(b) or processes_in(Path(b.root)))
+        gone = tuple(build for build in superfluous if build not in running)
+        freed = 0
+        for build in gone:
+            aside = workshop.scratch / build.card.id
+            Path(build.root).rename(aside)  # half a build is never seen
+            freed += size_of(aside)
+            shutil.rmtree(aside)
+            (folder / "logs" / f"{build.card.id}.log").unlink(missing_ok=True)
+        ids = tuple(build.card.id for build in gone)
+        if any(instance.ledger.mark(removed) for removed in ids):
+            write_ledger(folder, read_ledger(folder).forgetting(ids))
+    return Pruned(name, ids, freed, tuple(build.card.id for build in running))
+
+
+def uninstall(store: Store, name: str, is_busy: IsBusy = lambda build: False) -> int:
+    """Remove an instance with all its builds; the bytes that are free now.
+
+    ``ConflictError`` while one of its builds runs or another process changes it; ``NotFoundError`` without it.
+    """
+    instance = store.instance(name)
+    aside = store.root / f".removed-{name}-{os.getpid()}"
+    with store.changing(name), store.moving(name) as folder:
+        busy = [b.card.id for b in instance.builds if is_busy(b) or processes_in(Path(b.root))]
+        if busy:
+            raise ConflictError(
+                f"instance {name!r} is running ({', '.join(busy)})",
+                "stop its models first: `llamamgr ps`, `llamamgr stop MODEL`",
+            )
+        folder.rename(aside)
+    freed = size_of(aside)
+    for left in store.root.glob(".removed-*"):  # those of processes that were killed here, too
+        shutil.rmtree(left, ignore_errors=True)
+    return freed
+
+
+def _superfluous(instance: Instance, keep: int) -> tuple[Build, ...]:
+    verified = [build.card.id for build in instance.builds if build.card.verified]
+    needed = {instance.current, *verified[:keep], *(build.card.id for build in instance.formers[:1])}
+    return tuple(build for build in instance.builds if build.card.id not in needed)

@@ -1,0 +1,168 @@
+"""What the scheduler is told (events, in the past tense) and what it orders (commands)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+HOST = "host"  # the device name of main memory; GPUs are named as ``--list-devices`` names them
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where a child may live and the bytes it takes there, by device. ``devices`` are the GPUs it is confined to (() = all)."""
+
+    need: dict[str, int]
+    devices: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return sum(self.need.values())
+
+
+class ChildKey(msgspec.Struct, frozen=True):
+    """What makes two children the same: model (digest), build, other load options; and the context, which may be larger."""
+
+    model: str
+    build: str
+    variant: str = ""
+    context: int = 0
+
+    def serves(self, wanted: ChildKey) -> bool:
+        """A running child of ``self`` can take a request for ``wanted`` without a reload."""
+        return (self.model, self.build, self.variant) == (
+            wanted.model,
+            wanted.build,
+            wanted.variant,
+        ) and self.context >= wanted.context
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``patience`` is how long a demand lets warm children pass it, ``min_residency`` how long a child stays once it is ready;
+    ``max_models`` 0 = as many as memory holds.
+    """
+
+    max_queue: int = 512
+    max_models: int = 0
+    queue_wait: float = 600.0
+    patience: float = 10.0
+    min_residency: float = 0.0
+    crash_window: float = 60.0
+    crashes_allowed: int = 3
+
+
+# ---- events -----------------------------------------------------------------------------------------------------
+
+
+class Requested(msgspec.Struct, frozen=True):
+    """A request wants a child of ``key``.
+
+    ``start_key`` is the key a newly started child would have (context ≥ wanted), ``placements`` where it may live, best first.
+    A ``priority`` point weighs as much as ``PRIORITY_SECONDS`` of waiting. ``conflicts`` are models it cannot live beside,
+    ``reload_seconds`` what bringing it back costs; a ``pinned`` child is never evicted and never expires.
+    """
+
+    request: int
+    key: ChildKey
+    placements: tuple[Placement, ...]
+    slots: int
+    keep_alive: float
+    start_key: ChildKey | None = None
+    priority: int = 0
+    conflicts: frozenset[str] = frozenset()
+    reload_seconds: float = 1.0
+    pinned: bool = False
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A request is over: answered, failed, or its client went. Waiting demands and leases alike."""
+
+    request: int
+
+
+class ChildBecameReady(msgspec.Struct, frozen=True):
+    child: str
+
+
+class ChildLost(msgspec.Struct, frozen=True):
+    """The process has ended and its owner is finding out why; ``ChildExited`` follows. Nothing is granted or started for it."""
+
+    child: str
+
+
+class ChildExited(msgspec.Struct, frozen=True):
+    """The process is gone (or never came up); ``cause`` is for people."""
+
+    child: str
+    cause: str
+
+
+class KeepAliveChanged(msgspec.Struct, frozen=True):
+    """Children of ``model`` go ``keep_alive`` seconds after they are idle; 0 unloads now or after the last lease."""
+
+    model: str
+    keep_alive: float
+
+
+class KeySuperseded(msgspec.Struct, frozen=True):
+    """Settings changed: the child goes as soon as it is idle, and takes no new requests."""
+
+    child: str
+
+
+class BudgetMeasured(msgspec.Struct, frozen=True):
+    """Bytes that all children together may take, by device."""
+
+    budget: dict[str, int]
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """Nothing happened but time."""
+
+
+Event = (
+    Requested
+    | Left
+    | ChildBecameReady
+    | ChildLost
+    | ChildExited
+    | KeepAliveChanged
+    | KeySuperseded
+    | BudgetMeasured
+    | TimePassed
+)
+
+
+# ---- commands ---------------------------------------------------------------------------------------------------
+
+
+class StartChild(msgspec.Struct, frozen=True):
+    child: str
+    key: ChildKey
+    request: int
+    placement: Placement
+
+
+class StopChild(msgspec.Struct, frozen=True):
+    child: str
+    reason: str
+
+
+class GrantLease(msgspec.Struct, frozen=True):
+    request: int
+    child: str
+
+
+Refusal = Literal["queue_full", "too_big", "waited_too_long", "load_failed", "cooling_down"]
+
+
+class RefuseRequest(msgspec.Struct, frozen=True):
+    """``retry_after`` is whole seconds, 0 when trying again is no use."""
+
+    request: int
+    why: Refusal
+    detail: str
+    retry_after: int = 0
+
+
+Command = StartChild | StopChild | GrantLease | RefuseRequest

@@ -1,0 +1,86 @@
+"""The scheduler's state: demands, children, troubles, and room on devices. Times are seconds on one monotonic clock."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from llamamgr.plan.events import ChildKey, Placement, Requested
+
+PRIORITY_SECONDS = 10.0
+
+
+class Demand(msgspec.Struct):
+    event: Requested
+    since: float
+
+    @property
+    def request(self) -> int:
+        return self.event.request
+
+    @property
+    def key(self) -> ChildKey:
+        return self.event.key
+
+    @property
+    def start_key(self) -> ChildKey:
+        return self.event.start_key or self.event.key
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Smaller goes first: age, with priority counted as age."""
+        return self.since - self.event.priority * PRIORITY_SECONDS, self.request
+
+
+class Child(msgspec.Struct):
+    id: str
+    key: ChildKey
+    placement: Placement
+    slots: int
+    keep_alive: float
+    reload_seconds: float = 1.0
+    pinned: bool = False
+    conflicts: frozenset[str] = frozenset()
+    state: Literal["loading", "ready", "lost", "stopping"] = "loading"
+    was_loading: bool = False
+    superseded: bool = False
+    leases: set[int] = msgspec.field(default_factory=set)
+    ready_at: float = 0.0
+    used: float = 0.0
+    expires: float = math.inf
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state == "ready" and not self.leases
+
+    def clashes(self, model: str, conflicts: frozenset[str]) -> bool:
+        return self.key.model in conflicts or model in self.conflicts
+
+
+class Trouble(msgspec.Struct):
+    """Recent failures of one key: when they happened, until when nothing is started, and why."""
+
+    times: list[float] = msgspec.field(default_factory=list)
+    until: float = 0.0
+    cause: str = ""
+
+
+class Room:
+    """What is left of a budget, device by device; a device without a budget has no room."""
+
+    def __init__(self, budget: dict[str, int]) -> None:
+        self.left = dict(budget)
+
+    def take(self, placement: Placement) -> None:
+        for device, size in placement.need.items():
+            self.left[device] = self.left.get(device, 0) - size
+
+    def give(self, placement: Placement) -> None:
+        for device, size in placement.need.items():
+            self.left[device] = self.left.get(device, 0) + size
+
+    def short_of(self, placement: Placement) -> set[str]:
+        """The devices that hold too little for ``placement``."""
+        return {device for device, size in placement.need.items() if size and self.left.get(device, 0) < size}

@@ -1,0 +1,120 @@
+"""What a request and the model's settings together ask of a child: build, shape, placements, key."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from llamamgr.core.cards import Build, ModelCard
+from llamamgr.core.config import Config, ModelConfig
+from llamamgr.core.durations import parse_keep_alive
+from llamamgr.core.errors import ConfigError
+from llamamgr.plan.events import ChildKey
+from llamamgr.plan.memory import Shape
+from llamamgr.supervise.lease import LoadOptions
+
+# llama-server options that llamamgr itself decides, and the key of a model's settings that does
+_OWNED = {
+    "--model": "the model's own name",
+    "--alias": "the model's own name",
+    "--host": "nothing: children listen where llamamgr says",
+    "--port": "nothing: children listen where llamamgr says",
+    "--api-key": "nothing: children are not reachable from outside",
+    "--parallel": "parallel",
+    "--ctx-size": "context",
+    "--model-draft": "draft_model",
+    "--spec-draft-model": "draft_model",
+    "--mmproj": "projector",
+    "--lora": "adapters",
+}
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A waiting request's own data, kept until a child is started for it."""
+
+    model: ModelCard
+    build: Build
+    shape: Shape
+    options: LoadOptions
+    settings: ModelConfig
+
+
+def merged(options: LoadOptions, settings: ModelConfig) -> LoadOptions:
+    """The request's options with the model's settings where it says nothing."""
+    return msgspec.structs.replace(
+        options, instance=options.instance or settings.instance, context=options.context or settings.context
+    )
+
+
+def stay_of(config: Config, settings: ModelConfig, keep_alive: float | None) -> float:
+    """Seconds a child stays after its request: the request's word, the model's, the general one."""
+    if keep_alive is not None:
+        return keep_alive
+    return (
+        parse_keep_alive(settings.keep_alive)
+        if settings.keep_alive is not None
+        else config.keep_alive_seconds
+    )
+
+
+def key_of(
+    model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig, context: int
+) -> ChildKey:
+    """Everything that a reload would be needed for; ``context`` apart, since a larger one serves a smaller."""
+    said = msgspec.structs.replace(options, context=0, instance="")
+    lasting = (
+        settings.flags,
+        settings.env,
+        settings.draft_model,
+        settings.projector,
+        settings.adapters,
+        settings.parallel,
+    )
+    raw = msgspec.json.encode((said, lasting, model.projector, model.adapters), order="deterministic")
+    return ChildKey(model.digest, build.key, hashlib.sha256(raw).hexdigest()[:12], context)
+
+
+def flag_arguments(settings: ModelConfig, build: Build) -> list[str]:
+    """``settings.flags`` as argv of this build; ``ConfigError`` for one it does not know, or that llamamgr decides."""
+    known: Mapping[str, str] = build.card.capability.flags if build.card.capability else {}
+    argv: list[str] = []
+    for name, value in settings.flags.items():
+        option = f"--{name.lstrip('-')}"
+        _check(option, known, build)
+        if value is True:
+            argv.append(option)
+        elif value is False:
+            negated = f"--no-{name.lstrip('-')}"
+            argv += [negated] if negated in known else []
+        else:
+            argv += [option, str(value)]
+    return argv
+
+
+def _check(option: str, known: Mapping[str, str], build: Build) -> None:
+    if known and option not in known:
+        near = difflib.get_close_matches(option, known, n=1)
+        hint = (
+            f"did you mean {near[0].lstrip('-')}?"
+            if near
+            else "`llamamgr exec llama-server --help` lists them"
+        )
+        raise ConfigError(f"build {build.key} has no llama-server option {option}", hint)
+    owner = _OWNED.get(known.get(option, option)) or _OWNED.get(option)
+    if owner:
+        raise ConfigError(f"{option} cannot be set in flags", f"what decides it: {owner}")
+
+
+def conflicts_of(model: ModelCard, config: Config, digest_of: Callable[[str], str | None]) -> frozenset[str]:
+    """Digests of the models that ``model`` shares an exclusive group with."""
+    found: set[str] = set()
+    for group in config.groups.values():
+        digests = (
+            {digest for name in group.models if (digest := digest_of(name))} if group.exclusive else set()
+        )
+        if model.digest in digests:
+            found |= digests - {model.digest}
+    return frozenset(found)

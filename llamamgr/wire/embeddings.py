@@ -1,0 +1,250 @@
+"""Embeddings in three forms: OpenAI's ``/v1/embeddings``, Ollama's ``/api/embed`` and ``/api/embeddings``.
+
+All inputs of a request go in one call to the engine's ``/v1/embeddings``, and its vectors, which are normalised (L2),
+go to the client as the bytes they came as, unless ``dimensions`` asks for their first numbers, normalised anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from llamamgr.core.durations import parse_keep_alive
+from llamamgr.wire import golang
+from llamamgr.wire.engine import EngineCall
+from llamamgr.wire.errors import DialectError, ProtocolError
+from llamamgr.wire.ollama_options import LoadWishes, parse_options
+from llamamgr.wire.ollama_request import model_not_found
+
+# A text, or the ids of its tokens.
+Input: TypeAlias = str | tuple[int, ...]
+
+TOO_LONG = "the input length exceeds the context length"
+_MOST_INPUTS = 8192
+_NOTHING = msgspec.Raw(b"")
+_INVALID = "invalid input type"
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True):
+    """What is asked for, in whichever form.
+
+    ``truncate`` cuts inputs that are too long instead of refusing them; ``dimensions`` 0 is all of them.
+    ``keep_alive`` is seconds, None the default.
+    """
+
+    model: str
+    inputs: tuple[Input, ...] = ()
+    base64: bool = False
+    dimensions: int = 0
+    truncate: bool = False
+    keep_alive: float | None = None
+    load: LoadWishes = LoadWishes()
+
+    def call(self) -> EngineCall:
+        """The one call for all inputs."""
+        form = "base64" if self.base64 and not self.dimensions else "float"
+        body = {"input": self.inputs, "encoding_format": form}
+        return EngineCall("POST", "/v1/embeddings", msgspec.json.encode(body))
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """Vectors as raw JSON in the order of the inputs, and the tokens that all inputs had."""
+
+    vectors: tuple[msgspec.Raw, ...]
+    tokens: int
+
+
+class _V1(msgspec.Struct):
+    model: str | None = None
+    input: msgspec.Raw = _NOTHING
+    encoding_format: str | None = None
+    dimensions: int | None = None
+    truncate: bool | None = None
+
+
+class _Ollama(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    keep_alive: Any = None
+    options: dict[str, Any] | None = None
+
+
+class _Embed(_Ollama, kw_only=True):
+    input: msgspec.Raw = _NOTHING
+    truncate: bool | None = None
+    dimensions: int | None = None
+
+
+class _Legacy(_Ollama, kw_only=True):
+    prompt: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Row(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int = 0
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Row]
+    usage: _Usage = msgspec.field(default_factory=_Usage)
+
+
+def parse_v1(body: bytes) -> EmbeddingRequest:
+    """``POST /v1/embeddings``; ``DialectError`` 400."""
+    if not body.strip():
+        raise DialectError(400, "EOF")
+    wire = golang.decode(body, _V1, "EmbedRequest", {})
+    if not wire.model:
+        raise DialectError(400, "model is required", param="model")
+    form = wire.encoding_format or "float"
+    if form not in ("float", "base64"):
+        raise DialectError(
+            400,
+            f"Invalid value for 'encoding_format' = {form}. Supported values: ['float', 'base64'].",
+            param="encoding_format",
+        )
+    if bytes(wire.input) in (b"", b"null", b'""', b"[]"):
+        raise DialectError(400, "invalid input", param="input")
+    inputs = _inputs(wire.input)
+    if inputs is None:
+        raise DialectError(400, "invalid input", param="input")
+    return EmbeddingRequest(
+        wire.model,
+        inputs,
+        base64=form == "base64",
+        dimensions=_dimensions(wire.dimensions),
+        truncate=bool(wire.truncate),
+    )
+
+
+def parse_embed(body: bytes) -> EmbeddingRequest:
+    """``POST /api/embed``; no inputs at all is an answer without vectors. ``DialectError`` in Ollama's words."""
+    wire = golang.decode(body, _Embed, "EmbedRequest", {})
+    inputs = () if bytes(wire.input) in (b"", b"null", b'""', b"[]") else _inputs(wire.input)
+    if inputs is None or any(not isinstance(one, str) for one in inputs):
+        raise DialectError(400, _INVALID)
+    if not wire.model:
+        raise model_not_found("")
+    return EmbeddingRequest(
+        wire.model,
+        inputs,
+        dimensions=_dimensions(wire.dimensions),
+        truncate=wire.truncate is not False,
+        keep_alive=_keep_alive(wire.keep_alive),
+        load=parse_options(wire.options or {}).load,
+    )
+
+
+def parse_legacy(body: bytes) -> EmbeddingRequest:
+    """``POST /api/embeddings``; no prompt is an answer without a vector. ``DialectError`` in Ollama's words."""
+    wire = golang.decode(body, _Legacy, "EmbeddingRequest", {})
+    if not wire.model:
+        raise DialectError(400, "model is required")
+    return EmbeddingRequest(
+        wire.model,
+        (wire.prompt,) if wire.prompt else (),
+        truncate=True,
+        keep_alive=_keep_alive(wire.keep_alive),
+        load=parse_options(wire.options or {}).load,
+    )
+
+
+def read(request: EmbeddingRequest, body: bytes) -> Embeddings:
+    """The engine's answer to ``request.call()``; ``ProtocolError`` when it is none."""
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+        rows = sorted(answer.data, key=lambda row: row.index)
+        if [row.index for row in rows] != list(range(len(request.inputs))):
+            raise ProtocolError(f"the engine sent {len(rows)} vectors for {len(request.inputs)} inputs")
+        vectors = [row.embedding for row in rows]
+        if request.dimensions:
+            vectors = [_shortened(vector, request) for vector in vectors]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the engine sent what cannot be read: {error}") from None
+    return Embeddings(tuple(vectors), answer.usage.prompt_tokens)
+
+
+def v1_answer(model: str, found: Embeddings) -> bytes:
+    """The answer to ``parse_v1``."""
+    rows = [
+        {"object": "embedding", "embedding": vector, "index": index}
+        for index, vector in enumerate(found.vectors)
+    ]
+    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+    return golang.encode({"object": "list", "data": rows, "model": model, "usage": usage})
+
+
+def embed_answer(model: str, found: Embeddings, total: int, load: int) -> bytes:
+    """The answer to ``parse_embed``; ``total`` and ``load`` are nanoseconds. Zeros are left out, as Ollama does."""
+    told = {"total_duration": total, "load_duration": load, "prompt_eval_count": found.tokens}
+    shown = {name: value for name, value in told.items() if value} if found.vectors else {}
+    return golang.encode({"model": model, "embeddings": found.vectors, **shown})
+
+
+def legacy_answer(found: Embeddings) -> bytes:
+    """The answer to ``parse_legacy``."""
+    return golang.encode({"embedding": found.vectors[0] if found.vectors else ()})
+
+
+def is_too_long(message: str) -> bool:
+    """True for the engine's two ways to say that an input does not fit."""
+    return "too large to process" in message or "exceeds the available context size" in message
+
+
+def cut(tokens: Sequence[int], bare: Sequence[int], limit: int) -> tuple[int, ...]:
+    """``tokens`` cut to ``limit``; ``bare`` are the same without special tokens, so that a closing one is kept."""
+    if len(tokens) <= limit:
+        return tuple(tokens)
+    closing = tokens[-1:] if tuple(tokens[-1:]) != tuple(bare[-1:]) else ()
+    return (*tokens[: limit - len(closing)], *closing)
+
+
+def _inputs(raw: msgspec.Raw) -> tuple[Input, ...] | None:
+    """The inputs, or None when they are neither texts nor token ids."""
+    try:
+        value = msgspec.json.decode(bytes(raw), type=str | list[str | int | list[int]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if isinstance(value, str):
+        return (value,)
+    if len(value) > _MOST_INPUTS and not isinstance(value[0], int):
+        raise DialectError(400, f"input has more than {_MOST_INPUTS} elements", param="input")
+    tokens = tuple(one for one in value if isinstance(one, int))
+    if tokens:
+        return (tokens,) if len(tokens) == len(value) else None
+    return tuple(tuple(one) if isinstance(one, list) else str(one) for one in value)
+
+
+def _dimensions(asked: int | None) -> int:
+    if asked is not None and asked < 0:
+        raise DialectError(400, "dimensions must be positive", param="dimensions")
+    return asked or 0
+
+
+def _keep_alive(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parse_keep_alive(value)
+    except (ValueError, OverflowError) as error:
+        raise DialectError(400, str(error)) from None
+
+
+def _shortened(vector: msgspec.Raw, request: EmbeddingRequest) -> msgspec.Raw:
+    numbers = msgspec.json.decode(bytes(vector), type=list[float])
+    if request.dimensions < len(numbers):
+        numbers = numbers[: request.dimensions]
+        length = math.sqrt(math.fsum(number * number for number in numbers))
+        numbers = [number / length for number in numbers] if length else numbers
+    if not request.base64:
+        return msgspec.Raw(msgspec.json.encode(numbers))
+    packed = struct.pack(f"<{len(numbers)}f", *numbers)
+    return msgspec.Raw(msgspec.json.encode(base64.b64encode(packed).decode()))

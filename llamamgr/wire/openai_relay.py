@@ -1,0 +1,150 @@
+"""A chat answer of the engine on its way to a client of OpenAI: passed on, under the name the client asked for.
+
+Each frame is checked to be what it should be (one JSON object with ``choices``) and framed anew, so that no byte
+of a broken stream reaches a client. Two values change: ``model``, and the reasoning, which is told under both names
+that clients know, ``reasoning`` (Ollama's) and ``reasoning_content`` (the engine's).
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of
+from llamamgr.wire.neutral import Failed
+from llamamgr.wire.sse import MAX_EVENT
+
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_STRING_OR_BRACKET = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_STRING_VALUE = re.compile(rb"\s*:\s*(%s)" % _STRING, re.DOTALL)
+# as a key only: inside a string the quotes would be escaped
+_THOUGHT = re.compile(rb'"reasoning_content":(%s)' % _STRING, re.DOTALL)
+_TWICE = rb'"reasoning":\1,"reasoning_content":\1'
+_MODEL = b'"model":'
+_IGNORED = (b":", b"event:", b"id:", b"retry:")
+
+
+class _Answer(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    model: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+_DECODE = msgspec.json.Decoder(_Answer)
+
+
+class BadAnswerError(Exception):
+    """What came is no answer, or ends badly; ``failed`` is what there is to tell."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+class Relay:
+    """One answer, under the name ``wanted``.
+
+    For a stream call ``feed`` with each piece and ``eof`` at its end; what ``feed`` returns can be written at once.
+    After a bad frame it returns what came before it, and ``failed`` is set.
+    """
+
+    def __init__(self, wanted: str) -> None:
+        self.failed: Failed | None = None
+        self.ended = False
+        self._wanted = msgspec.json.encode(wanted)
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What these bytes complete."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not data.endswith(b"\n"):
+            end = data.rfind(b"\n") + 1
+            data, self._held = data[:end], data[end:]
+            if len(self._held) > MAX_EVENT:
+                self.failed = Failed(502, f"the engine sent an event longer than {MAX_EVENT} bytes", "protocol_error")
+        out = []
+        for line in data.splitlines():
+            if self.ended or self.failed:
+                break
+            out.append(self._line(line))
+        return b"".join(out)
+
+    def eof(self) -> None:
+        """The body has ended: a stream that was not complete has ``failed``."""
+        if not self.ended and self.failed is None:
+            self.failed = Failed(502, NO_END, "protocol_error")
+
+    def whole(self, body: bytes) -> bytes:
+        """An answer without a stream; ``BadAnswerError`` when it is none."""
+        try:
+            return self._renamed(body)
+        except UNREADABLE as error:
+            raise BadAnswerError(_unreadable(str(error))) from None
+
+    def _line(self, line: bytes) -> bytes:
+        if line.startswith(b"data:"):
+            return self._data(line[5:].strip())
+        if line.startswith(b":"):
+            return b":\n\n"
+        if line.startswith(b"error:"):
+            self.failed = failure_of(line[6:].strip())
+        elif line and not line.startswith(_IGNORED):
+            self.failed = _unreadable("a line that is no field of an event")
+        return b""
+
+    def _data(self, data: bytes) -> bytes:
+        if data == b"[DONE]":
+            self.ended = True
+            return b"data: [DONE]\n\n"
+        try:
+            return b"data: " + self._renamed(data) + b"\n\n"
+        except UNREADABLE as error:
+            self.failed = _unreadable(str(error))
+        except BadAnswerError as error:
+            self.failed = error.failed
+        return b""
+
+    def _renamed(self, json: bytes) -> bytes:
+        answer = _DECODE.decode(json)
+        if answer.choices is None:
+            if bytes(answer.error):
+                raise BadAnswerError(failure_of(json))
+            raise BadAnswerError(_unreadable("an answer without choices"))
+        if not json.isascii():
+            json.decode()  # strings that are skipped while decoding are not looked at
+        start, end = _place_of(json, bytes(answer.model))
+        if end:
+            json = json[:start] + self._wanted + json[end:]
+        return _THOUGHT.sub(_TWICE, json) if b'"reasoning_content":"' in json else json
+
+
+def _unreadable(what: str) -> Failed:
+    return Failed(502, f"the engine sent what cannot be read: {what}", "protocol_error")
+
+
+def _place_of(json: bytes, value: bytes) -> tuple[int, int]:
+    """Start and end of the string that is the top-level ``model`` of a JSON object, or (0, 0)."""
+    if not value.startswith(b'"'):
+        return 0, 0
+    if json.count(b'"model"') == 1:
+        start = json.find(_MODEL) + len(_MODEL)
+        if json.startswith(value, start):
+            return start, start + len(value)
+    return _walk(json)
+
+
+def _walk(json: bytes) -> tuple[int, int]:
+    """``_place_of`` by walking over strings and brackets, for what is not written the usual way."""
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(json):
+        text = token[0]
+        if text in b"{[":
+            depth += 1
+        elif text in b"}]":
+            depth -= 1
+        elif depth == 1 and text == b'"model"' and (value := _STRING_VALUE.match(json, token.end())):
+            return value.span(1)
+    return 0, 0
