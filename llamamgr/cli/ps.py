@@ -23,7 +23,7 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON docu
     if as_json:
         print(json.dumps(answer, indent=2))
         return
-    head = ("NAME", "STATE", "BUILD", "PID", "MEMORY", "CONTEXT", "SLOTS", "QUEUE", "UNTIL")
+    head = ("NAME", "STATE", "BUILD", "PID", "MEMORY", "DEVICES", "CONTEXT", "SLOTS", "QUEUE", "UNTIL")
     print_table(head, [_row(child) for child in children])
 
 
@@ -34,6 +34,7 @@ def _row(child: dict[str, Any]) -> tuple[str, ...]:
         f"{child['build'].partition('/')[0]} b{child['build_number']}",
         str(child["pid"]),
         human_size(child["memory"]),
+        ",".join(child["devices"]) or "-",
         str(child["context"]),
         f"{child['busy']}/{child['slots']}",
         str(child["queued"]),

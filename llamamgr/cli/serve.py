@@ -18,7 +18,5 @@ def serve(
     """Run the daemon in the foreground: supervisor, HTTP front and control socket. Ctrl-C stops it in order."""
     from llamamgr.daemon.run import run
     from llamamgr.host.paths import Paths
-    from llamamgr.host.settings import load_config
 
-    paths = Paths.of_environment()
-    run(load_config(paths, host), paths, announce=lambda url: print(f"llamamgr listens on {url}", flush=True))
+    run(Paths.of_environment(), host, announce=lambda url: print(f"llamamgr listens on {url}", flush=True))

@@ -14,6 +14,7 @@ def stop(
     model: Annotated[
         str, typer.Argument(help="The model to unload; without one the daemon is stopped.")
     ] = "",
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the model's requests.")] = False,
 ) -> None:
     """Unload a model once its requests are done, or stop the daemon and all its children. Starts no daemon."""
     from llamamgr.daemon.client import Control
@@ -21,13 +22,14 @@ def stop(
 
     paths = Paths.of_environment()
     if model:
-        answer = Control(paths).call("POST", "/control/stop-model", {"model": model})
+        answer = Control(paths).call("POST", "/control/stop-model", {"model": model, "now": now})
         print(f"{model} is unloaded" if answer["stopped"] else f"{model} was not loaded")
         return
-    _stop_daemon(paths)
+    stop_daemon(paths)
 
 
-def _stop_daemon(paths: Paths) -> None:
+def stop_daemon(paths: Paths) -> None:
+    """End the daemon and wait until it and its children are gone."""
     from llamamgr.daemon.client import Control
     from llamamgr.daemon.spawn import wait_until_gone
 

@@ -6,7 +6,7 @@ unless a field says otherwise.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -124,6 +124,11 @@ class ModelCard(msgspec.Struct, frozen=True, omit_defaults=True):
     absolute paths of all split parts in order (the first goes to ``-m``), ``size`` their sum. ``context`` is the trained context
     length in tokens, ``quant`` such as ``Q4_K_M``, ``parameters`` the count of weights. ``capabilities`` are Ollama's words:
     completion, tools, insert, vision, embedding, thinking, audio.
+
+    What a Modelfile adds: ``template`` (Go's, "" = the file's own chat template), ``system``, ``messages`` (role, text) that
+    begin every conversation, ``settings`` (option → value, Ollama's names), ``licenses``, ``parent`` (the model it was made
+    of). ``manifest`` is the SHA-256 of what describes it, for models of a store; models of one file share its ``digest``,
+    and so a child.
     """
 
     name: str
@@ -143,6 +148,13 @@ class ModelCard(msgspec.Struct, frozen=True, omit_defaults=True):
     chat_template: str = ""
     projector: str = ""
     adapters: tuple[str, ...] = ()
+    template: str = ""
+    system: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    settings: dict[str, Any] = {}
+    licenses: tuple[str, ...] = ()
+    parent: str = ""
+    manifest: str = ""
 
     @property
     def path(self) -> str:

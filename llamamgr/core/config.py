@@ -15,6 +15,8 @@ from llamamgr.core.durations import parse_keep_alive
 from llamamgr.core.errors import ConfigError
 
 DEFAULT_PORT = 11434
+# Where models are looked for: the own store, ``models_dirs``, and what other programs keep
+SOURCES = ("store", "folders", "ollama", "huggingface", "llama.cpp", "lmstudio")
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,15 +81,24 @@ class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 NO_SETTINGS = ModelConfig()
 
 
+class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where models without a host in their name are pulled from. ``hub`` is the address of Hugging Face, or of a mirror."""
+
+    ollama: str = "https://registry.ollama.ai"
+    hub: str = "https://huggingface.co"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever)."""
 
     instance: str = "default"
     keep_alive: str | int | float = "5m"
     models_dirs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = SOURCES
     log_level: str = "info"
     server: ServerConfig = ServerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    registry: RegistryConfig = RegistryConfig()
     default_model: str = ""
     models: dict[str, ModelConfig] = {}
     groups: dict[str, GroupConfig] = {}
@@ -113,6 +124,7 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
     _check_keys(data, Config, origin, "")
     try:
         config = msgspec.convert(data, Config)
+        _check_sources(config.sources)
         for kept in [
             config.keep_alive,
             *(t.keep_alive for t in config.models.values() if t.keep_alive is not None),
@@ -123,6 +135,12 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
             f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
         ) from None
     return config
+
+
+def _check_sources(sources: tuple[str, ...]) -> None:
+    unknown = [source for source in sources if source not in SOURCES]
+    if unknown:
+        raise ValueError(f"unknown source {unknown[0]!r} in sources; there are {', '.join(SOURCES)}")
 
 
 def _check_keys(data: Mapping[str, Any], struct: type[msgspec.Struct], origin: str, prefix: str) -> None:

@@ -33,6 +33,7 @@ _FAILURES = (
 )
 _CAUSES = (re.compile(r"^gguf_init\w*: (failed to .*|.*invalid.*)", re.MULTILINE),)
 _HINTS = (
+    ("failed to load imatrix", "name a file that llama-imatrix wrote"),
     (
         "requantizing",
         "start from the F16 or BF16 file; or add --allow-requantize, which costs quality",
@@ -42,7 +43,6 @@ _HINTS = (
         "make one with llama-imatrix from text of your own, and pass it: --imatrix FILE",
     ),
     ("failed to load model", "is it a whole GGUF model? `llamamgr list -v` tells what is wrong with files"),
-    ("failed to load imatrix", "name a file that llama-imatrix wrote"),
 )
 
 
@@ -94,7 +94,9 @@ def find_type(types: Sequence[QuantType], text: str) -> QuantType:
     found = names.get(wanted)
     if found is not None:
         return names.get(found.alias, found)
-    numbered = next((kind for kind in types if str(kind.number) == wanted and not kind.alias), None)
+    numbered = next(
+        (kind for kind in types if str(kind.number) == wanted and kind.number >= 0 and not kind.alias), None
+    )
     if numbered is not None:
         return numbered
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)

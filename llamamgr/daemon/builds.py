@@ -16,15 +16,15 @@ class CurrentBuilds:
 
     def __init__(self, store: Store, preferred: str) -> None:
         self._store = store
-        self._preferred = preferred
+        self.preferred = preferred
         self._known: dict[str, tuple[str, Build]] = {}
 
     def __call__(self, instance: str = "") -> Build:
-        known = self._known.get(instance)
+        known = self._known.get(instance or self.preferred)
         if known is not None and known[0] == self._link(known[1].card.instance):
             return known[1]
-        build = self._store.choose(instance, self._preferred)
-        self._known[instance] = (self._link(build.card.instance), build)
+        build = self._store.choose(instance, self.preferred)
+        self._known[instance or self.preferred] = (self._link(build.card.instance), build)
         return build
 
     def former(self, build: Build) -> str:

@@ -17,13 +17,17 @@ from aiohttp import web
 
 import llamamgr
 from llamamgr.core.config import Address, Config, parse_address
-from llamamgr.core.errors import ConflictError, PermissionDeniedError
+from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.client import Control
+from llamamgr.daemon.lag import LoopLag
+from llamamgr.daemon.reload import Reloading
+from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
 from llamamgr.host.files import discard, locked
 from llamamgr.host.paths import Paths, ensure
 from llamamgr.host.ports import holder_of
+from llamamgr.host.settings import load_config
 from llamamgr.instances.store import Store
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
@@ -36,11 +40,13 @@ _HANDOVER_SECONDS = 30.0
 _DRAIN_SECONDS = 10.0  # what requests in flight are given to finish when the daemon is told to stop
 
 
-def run(config: Config, paths: Paths, announce: Callable[[str], None]) -> None:
+def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, or until told over the control socket.
 
+    ``host`` is an address given on the command line ("" = none).
     ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
     """
+    config = load_config(paths, host)
     logging.basicConfig(
         level=config.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -53,7 +59,7 @@ def run(config: Config, paths: Paths, announce: Callable[[str], None]) -> None:
     wait = 0.0 if Control(paths).ping() else _HANDOVER_SECONDS
     place = locked(daemon_lock(paths), "the daemon's place", wait=wait)
     with place, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, paths, announce))
+        runner.run(_serve(config, paths, host, announce))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -65,44 +71,70 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: Config, paths: Paths, announce: Callable[[str], None]) -> None:
+async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     stop = asyncio.Event()
-    with _stop_signals(stop):
-        index = Index(paths, config)
-        builds = CurrentBuilds(Store(paths), config.instance)
-        supervisor = Supervisor(
-            config, builds, run=paths.run, state=paths.state, children_file=paths.children_file
+    index = Index(paths, config)
+    builds = CurrentBuilds(Store(paths), config.instance)
+    supervisor = Supervisor(
+        config,
+        builds,
+        run=paths.run,
+        state=paths.state,
+        children_file=paths.children_file,
+        digest_of=lambda name: _digest_of(index, name),
+    )
+    async with supervisor, asyncio.TaskGroup() as tasks:
+        lag = LoopLag()
+        residents = Residents(supervisor, index, config)
+        services = Services(
+            children=supervisor,
+            index=index,
+            config=config,
+            version=llamamgr.__version__,
+            started=time.time(),
+            stop=stop.set,
+            reload=lambda: reloading(),
+            lag=lag.percentile,
         )
-        async with supervisor:
-            services = Services(
-                children=supervisor,
-                index=index,
-                config=config,
-                version=llamamgr.__version__,
-                started=time.time(),
-                stop=stop.set,
-            )
-            async with (
-                _front(services, parse_address(config.server.host)) as address,
-                _control(services, paths.control_socket),
-            ):
+        reloading = Reloading(paths, host, services, supervisor, index, builds, residents)
+        async with (
+            _front(services, parse_address(config.server.host)) as address,
+            _control(services, paths.control_socket),
+        ):
+            with _signals(stop, lambda: tasks.create_task(reloading.quietly())):
                 log.info("llamamgr %s listens on %s (pid %d)", llamamgr.__version__, address.url, os.getpid())
                 announce(address.url)
                 await asyncio.to_thread(index.refresh)
+                companions = [tasks.create_task(residents.run()), tasks.create_task(lag.run())]
                 await stop.wait()
+                for companion in companions:
+                    companion.cancel()
                 services.stopping = True
                 log.info("stopping")
 
 
+def _digest_of(index: Index, name: str) -> str | None:
+    try:
+        return index.resolve(name).digest
+    except LlamamgrError:
+        return None
+
+
 @contextlib.contextmanager
-def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
+def _signals(stop: asyncio.Event, reload: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM and SIGINT stop in order, SIGHUP reads the configuration anew."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    reactions: dict[int, Callable[[], object]] = {
+        signal.SIGTERM: stop.set,
+        signal.SIGINT: stop.set,
+        signal.SIGHUP: reload,
+    }
+    for number, reaction in reactions.items():
+        loop.add_signal_handler(number, reaction)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in reactions:
             loop.remove_signal_handler(number)
 
 

@@ -46,7 +46,6 @@ def python_of(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-@cache
 def uv_program() -> str:
     """uv from PATH, or from its wheel beside this interpreter; "" when there is none."""
     return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent)) or ""

@@ -16,6 +16,7 @@ ENVIRONMENT = {
     "LLAMAMGR_INSTANCE": "instance",
     "LLAMAMGR_KEEP_ALIVE": "keep_alive",
     "LLAMAMGR_MODELS": "models_dirs",
+    "LLAMAMGR_SOURCES": "sources",
     "LLAMAMGR_LOG_LEVEL": "log_level",
 }
 
@@ -34,7 +35,8 @@ def load_config(paths: Paths, host: str = "") -> Config:
         target = data
         for section in sections:
             target = target[section]
-        target[last] = value.split(os.pathsep) if last == "models_dirs" else value
+        separator = {"models_dirs": os.pathsep, "sources": ","}.get(last)
+        target[last] = [part.strip() for part in value.split(separator)] if separator else value
     return parse_config(data, "environment")
 
 

@@ -1,7 +1,8 @@
-"""The models there are, by name: files of the own store, of the configured folders, and the embedded ``selftest``."""
+"""The models there are, by name: of all sources, and the embedded ``selftest``."""
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -10,16 +11,18 @@ from pathlib import Path
 
 import msgspec
 
-from llamamgr.core.cards import ModelCard, SkippedFile
+from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
+from llamamgr.core.hub import has_tag, parse_model_name
 from llamamgr.core.names import ModelName
 from llamamgr.host.paths import Paths
-from llamamgr.models import selftest
 from llamamgr.models.cache import FactCache
 from llamamgr.models.facts import FileFacts, load_header, read_facts
-from llamamgr.models.scan import Listing, Root, assemble, find
+from llamamgr.models.scan import Found, Listing, assemble, find
+from llamamgr.models.sources import EMBEDDED, sources_of
+from llamamgr.models.stored import Shelf
 
 _FRESH = 1.0  # seconds for which the folders are taken to be as they were
 _FRESH_AFTER_MISS = 0.05
@@ -43,12 +46,19 @@ class Index:
         self._cache = FactCache(paths.cache / "models.sqlite")
         self._known: dict[str, FileFacts] | None = None
         self._snapshot: _Snapshot | None = None
+        self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
 
     def refresh(self) -> Listing:
         """Look at every folder now."""
         with self._lock:
             return self._look().listing
+
+    def reconfigure(self, config: Config) -> None:
+        """Take a new configuration in; the next question looks at its folders."""
+        with self._lock:
+            self._config = config
+            self._snapshot = None
 
     def listing(self) -> Listing:
         """The models, at most a second old."""
@@ -59,10 +69,10 @@ class Index:
 
         ``InvalidNameError`` for what cannot be a name, ``NotFoundError`` with near names for what is not there.
         """
-        wanted = ModelName.parse(name)
-        has_tag = ":" in name.rsplit("/", 1)[-1]
+        name = self._config.aliases.get(name.lower(), name)
+        wanted, tagged = parse_model_name(name), has_tag(name)
         for age in (_FRESH, _FRESH_AFTER_MISS):
-            card = _lookup(self._current(age), wanted, has_tag)
+            card = _lookup(self._current(age), wanted, tagged)
             if card:
                 return card
         raise NotFoundError(f"model '{name}' not found", self._hint(wanted))
@@ -72,7 +82,8 @@ class Index:
         snapshot = self._snapshot
         if snapshot is None or self._clock() - snapshot.taken >= _FRESH:
             return None
-        return _lookup(snapshot, ModelName.parse(name), ":" in name.rsplit("/", 1)[-1])
+        name = self._config.aliases.get(name.lower(), name)
+        return _lookup(snapshot, parse_model_name(name), has_tag(name))
 
     def header(self, card: ModelCard, verbose: bool = False) -> Header:
         """The header of the first part with the tensors of all; with ``verbose`` long arrays too.
@@ -100,33 +111,24 @@ class Index:
 
     def _look(self) -> _Snapshot:
         """Caller holds the lock."""
-        roots, faults = self._roots()
-        found, skipped = find(roots)
-        known = self._cache.load() if self._known is None else self._known
-        files, changed = [], []
-        for file in found:
-            facts = known.get(file.path)
-            if facts is None or (facts.size, facts.modified) != (file.size, file.modified):
-                facts = read_facts(file.path, file.size, file.modified)
-                changed.append(facts)
-            files.append((facts, file.source))
-        gone = _gone(known, roots, {file.path for file in found})
-        if changed or gone:
-            self._cache.save(changed, gone)
-        self._known = {facts.path: facts for facts, _ in files}
-        self._snapshot = _snapshot(assemble(files, [*faults, *skipped]), self._clock())
+        sources = sources_of(self._paths, self._config)
+        found, skipped = find(sources.roots)
+        reading = _Reading(self._cache.load() if self._known is None else self._known)
+        files = [(reading.facts(file), file) for file in found]
+        stored: list[ModelCard] = []
+        faults = [*sources.faults, *skipped]
+        for store, source in sources.stores:
+            shelf = self._shelves.setdefault(str(store.root), Shelf(store, source))
+            cards, unusable = shelf.cards(reading.facts)
+            stored += cards
+            faults += unusable
+        folders = [root.path for root in sources.roots] + [str(store.root) for store, _ in sources.stores]
+        gone = _gone(reading.known, folders, reading.used)
+        if reading.changed or gone:
+            self._cache.save(reading.changed, gone)
+        self._known = reading.used
+        self._snapshot = _snapshot(assemble(files, faults, map(_told, stored), EMBEDDED), self._clock())
         return self._snapshot
-
-    def _roots(self) -> tuple[list[Root], list[SkippedFile]]:
-        roots, faults = [], []
-        try:
-            roots.append(Root(str(selftest.ensure(self._paths.cache / selftest.NAME).parent), "embedded"))
-        except OSError as error:
-            faults.append(SkippedFile(str(self._paths.cache / selftest.NAME), error.strerror or str(error)))
-        if self._paths.models.is_dir():
-            roots.append(Root(str(self._paths.models), "store"))
-        folders = [str(Path(folder).expanduser().absolute()) for folder in self._config.models_dirs if folder]
-        return roots + [Root(folder, folder) for folder in folders], faults
 
     def _hint(self, wanted: ModelName) -> str:
         import difflib
@@ -138,6 +140,49 @@ class Index:
         names = list(dict.fromkeys(spellings[spelling] for spelling in near))
         said = f"did you mean {' or '.join(names[:3])}? " if names else ""
         return f"{said}`llamamgr list` shows what there is"
+
+
+class _Reading:
+    """Facts of files during one look: remembered ones, and those of files that are new or changed."""
+
+    def __init__(self, known: dict[str, FileFacts]) -> None:
+        self.known = known
+        self.used: dict[str, FileFacts] = {}
+        self.changed: list[FileFacts] = []
+
+    def facts(self, file: Found) -> FileFacts:
+        facts = self.used.get(file.path) or self.known.get(file.path)
+        if facts is None or (facts.size, facts.modified) != (file.size, file.modified):
+            facts = read_facts(file.path, file.size, file.modified)
+            self.changed.append(facts)
+        self.used[file.path] = facts
+        return facts
+
+
+@functools.lru_cache(maxsize=1024)
+def _template_words(template: str) -> tuple[str, ...] | None:
+    """What a Go template makes possible, in Ollama's words; None when it cannot be rendered."""
+    from llamamgr.wire import gotemplate  # 10 ms that a list of plain files does not need
+
+    try:
+        parsed = gotemplate.compiled(template)
+    except gotemplate.TemplateError:
+        return None
+    abilities = {"tools": parsed.can_call_tools, "thinking": parsed.can_think, "insert": parsed.can_insert}
+    return tuple(word for word, present in abilities.items() if present)
+
+
+def _told(card: ModelCard) -> ModelCard:
+    """A store's card with what its template makes possible. One that cannot be rendered is left to the file's own."""
+    if not card.template or "completion" not in card.capabilities:
+        return card
+    words = _template_words(card.template)
+    if words is None:
+        return msgspec.structs.replace(card, template="") if card.chat_template else card
+    media = [word for word in card.capabilities if word in ("vision", "audio")]
+    before = [word for word in words if word != "insert"]
+    after = [word for word in words if word == "insert"]
+    return msgspec.structs.replace(card, capabilities=(*before, "completion", *after, *media))
 
 
 def _snapshot(listing: Listing, taken: float) -> _Snapshot:
@@ -168,7 +213,8 @@ def _spellings(card: ModelCard) -> tuple[str, str]:
     return name.short.lower(), name.repository.lower()
 
 
-def _gone(known: Iterable[str], roots: Iterable[Root], found: set[str]) -> list[str]:
-    """Remembered paths under ``roots`` that are not there now; those of other configurations are left alone."""
-    folders = tuple(root.path.rstrip(os.sep) + os.sep for root in roots)
-    return [path for path in known if path not in found and path.startswith(folders)]
+def _gone(known: Iterable[str], folders: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Remembered paths in ``folders`` that are not there now; those of other configurations are left alone."""
+    starts = tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
+    present = set(found)
+    return [path for path in known if path not in present and path.startswith(starts)]

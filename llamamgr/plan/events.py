@@ -110,6 +110,12 @@ class KeySuperseded(msgspec.Struct, frozen=True):
     child: str
 
 
+class UnloadForced(msgspec.Struct, frozen=True):
+    """Children of ``model`` go now, whatever they are doing."""
+
+    model: str
+
+
 class BudgetMeasured(msgspec.Struct, frozen=True):
     """Bytes that all children together may take, by device."""
 
@@ -128,6 +134,7 @@ Event = (
     | ChildExited
     | KeepAliveChanged
     | KeySuperseded
+    | UnloadForced
     | BudgetMeasured
     | TimePassed
 )

@@ -45,6 +45,7 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    UnloadForced,
 )
 from llamamgr.plan.state import Child, Demand, Room, Trouble
 
@@ -106,6 +107,11 @@ class Scheduler:
             case KeySuperseded(child):
                 if child in self.children:
                     self.children[child].superseded = True
+            case UnloadForced(model):
+                for one in [
+                    c for c in self.children.values() if c.key.model == model and c.state != "stopping"
+                ]:
+                    self._stop(one, "somebody wants it gone at once")
             case BudgetMeasured(budget):
                 self.budget = budget
             case TimePassed():

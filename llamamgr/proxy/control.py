@@ -20,10 +20,12 @@ class _Ping(msgspec.Struct):
     pid: int
     started: float
     stopping: bool
+    loop_lag_p99: float
 
 
 class _ModelBody(msgspec.Struct):
     model: str
+    now: bool = False
 
 
 def build_control_app(services: Services) -> web.Application:
@@ -36,13 +38,16 @@ def build_control_app(services: Services) -> web.Application:
     app.router.add_route("GET", "/control/ping", ping)
     app.router.add_route("GET", "/control/ps", ps)
     app.router.add_route("POST", "/control/stop-model", stop_model)
+    app.router.add_route("POST", "/control/reload", reload)
     app.router.add_route("POST", "/control/shutdown", shutdown)
     return app
 
 
 async def ping(request: web.Request) -> web.Response:
     services = services_of(request)
-    return _json(_Ping(services.version, os.getpid(), services.started, services.stopping))
+    return _json(
+        _Ping(services.version, os.getpid(), services.started, services.stopping, services.lag(0.99))
+    )
 
 
 async def ps(request: web.Request) -> web.Response:
@@ -51,14 +56,19 @@ async def ps(request: web.Request) -> web.Response:
 
 
 async def stop_model(request: web.Request) -> web.Response:
-    """``{"model": name}`` → ``{"stopped": bool}``: False when no child of it ran."""
+    """``{"model": name, "now": bool}`` → ``{"stopped": bool}``: False when none ran. ``now``: do not wait for its requests."""
     try:
         body = msgspec.json.decode(await request.read(), type=_ModelBody)
     except msgspec.DecodeError as error:
         raise UsageError(f'the body must be {{"model": name}}: {error}') from None
     services = services_of(request)
-    stopped = await services.children.unload(await services.resolve(body.model))
+    stopped = await services.children.unload(await services.resolve(body.model), now=body.now)
     return _json({"stopped": stopped})
+
+
+async def reload(request: web.Request) -> web.Response:
+    """Read the configuration anew: ``Reloaded``, or 400 with file and key when it is wrong."""
+    return _json(await services_of(request).reload())
 
 
 async def shutdown(request: web.Request) -> web.Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
@@ -16,10 +16,18 @@ from llamamgr.models.index import Index
 from llamamgr.supervise.lease import Children
 
 
-class Services(msgspec.Struct):
-    """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon.
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a new configuration changed: models whose children drain, and keys that only a restart brings into force."""
 
-    ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
+    drained: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+class Services(msgspec.Struct):
+    """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon,
+    ``reload`` reads its configuration anew (``ConfigError``: nothing changed).
+
+    ``lag`` is the loop's lateness in seconds at a share of samples. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
     """
 
     children: Children
@@ -28,6 +36,8 @@ class Services(msgspec.Struct):
     version: str
     started: float
     stop: Callable[[], None]
+    reload: Callable[[], Awaitable[Reloaded]]
+    lag: Callable[[float], float] = lambda share: 0.0
     stopping: bool = False
     clock: Callable[[], int] = time.time_ns
     hostname: str = msgspec.field(default_factory=socket.gethostname)

@@ -106,8 +106,8 @@ class Children(Protocol):
         """
         ...
 
-    async def unload(self, model: ModelCard) -> bool:
-        """Stop every child of ``model`` once its requests are done; False when there was none."""
+    async def unload(self, model: ModelCard, *, now: bool = False) -> bool:
+        """Stop every child of ``model`` once its requests are done, or ``now``; False when there was none."""
         ...
 
     def expire(self, model: ModelCard, keep_alive: float) -> None:

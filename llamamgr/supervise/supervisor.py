@@ -43,6 +43,7 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    UnloadForced,
 )
 from llamamgr.plan.memory import MIB, Shape, best_shape
 from llamamgr.plan.placement import placements
@@ -280,10 +281,10 @@ class Supervisor:
 
     # -- for people
 
-    async def unload(self, model: ModelCard) -> bool:
-        """See ``lease.Children.unload``: at once when idle, else after the last lease."""
+    async def unload(self, model: ModelCard, *, now: bool = False) -> bool:
+        """See ``lease.Children.unload``."""
         known = any(running.wish.model.digest == model.digest for running in self._running.values())
-        self._post(KeepAliveChanged(model.digest, 0.0))
+        self._post(UnloadForced(model.digest) if now else KeepAliveChanged(model.digest, 0.0))
         return known
 
     def expire(self, model: ModelCard, keep_alive: float) -> None:

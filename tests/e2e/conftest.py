@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from llamamgr.core.cards import Build
 from llamamgr.daemon.client import Control
 from llamamgr.host.paths import Paths
-from tests.conftest import GOLDEN_MODELS
+from tests.conftest import BUILD_FORMAT, GOLDEN_MODELS, ROOT, _cache
+from tests.fakes import llama_repository as repository
 
 DEADLINE = 30.0
 
@@ -114,3 +117,39 @@ def until(true: Any, deadline: float = 10.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def llama_repository() -> Path:
+    """A bare git repository of real llama.cpp with the tags b11393, b11401 and b11434."""
+    with filelock.FileLock(_cache() / "llama-repository.lock", timeout=3000):
+        return repository.llama_repository(_cache())
+
+
+@pytest.fixture(scope="session")
+def updated_instance(llama_repository: Path) -> Path:
+    """The folder of a real instance ``old``: installed at b11401, then updated to b11434; made once and kept."""
+    recipe = (ROOT / "recipes" / "arch" / "cpu.toml").read_bytes()
+    key = hashlib.sha256(f"b11401 b11434 {BUILD_FORMAT} ".encode() + recipe).hexdigest()[:12]
+    home = _cache() / f"updated-{key}"
+    instance = home / "data" / "instances" / "old"
+    steps = (
+        (
+            "install",
+            "--instance",
+            "old",
+            "--arch",
+            "cpu",
+            "--repo-url",
+            llama_repository.as_uri(),
+            "--tag",
+            "b11401",
+        ),
+        ("update", "old", "--tag", "b11434"),
+    )
+    with filelock.FileLock(_cache() / f"{home.name}.lock", timeout=3000):
+        if len(list(instance.glob("builds/*"))) < len(steps):
+            for step in steps:
+                command = [sys.executable, "-m", "llamamgr", *step]
+                subprocess.run(command, env={**os.environ, "LLAMAMGR_HOME": str(home)}, check=True)
+    return instance

@@ -27,6 +27,7 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    UnloadForced,
 )
 from llamamgr.plan.scheduler import Scheduler as Plan
 
@@ -259,6 +260,14 @@ def test_while_a_childs_end_is_looked_into_nothing_is_granted_or_started_for_it(
     plan.handle(ChildLost("c1"), 1)
     assert plan.handle(asks(2), 1) == []
     assert isinstance(plan.handle(ChildExited("c1", "SIGSEGV"), 2)[0], StartChild)
+
+
+def test_a_forced_unload_stops_a_busy_child():
+    plan = Scheduler(100)
+    plan.handle(asks(1), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert plan.handle(UnloadForced("a"), 1) == [StopChild("c1", "somebody wants it gone at once")]
+    assert plan.handle(Left(1), 2) == []
 
 
 class Histories(RuleBasedStateMachine):

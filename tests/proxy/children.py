@@ -88,7 +88,7 @@ class TestChildren:
             self.binary, arguments, f"{stem}.sock", stem.with_suffix(".log"), {"FAKE_LLAMA": self.faults}
         )
 
-    async def unload(self, model: ModelCard) -> bool:
+    async def unload(self, model: ModelCard, *, now: bool = False) -> bool:
         known = self.running.pop(model.name, None)
         if known is not None:
             await asyncio.to_thread(known.launched.kill)

@@ -20,6 +20,7 @@ from llamamgr.core.config import Config, ServerConfig
 from llamamgr.host.paths import Paths
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
+from llamamgr.proxy.services import Reloaded
 from tests.fakes import fake_llama_server
 from tests.golden import replay
 from tests.proxy.children import TestChildren
@@ -69,6 +70,10 @@ class Front:
 MakeFront = Callable[..., AbstractAsyncContextManager[Front]]
 
 
+async def _nothing_changed() -> Reloaded:
+    return Reloaded()
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short, for sockets."""
@@ -105,7 +110,14 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
         children = TestChildren(binary, folder, faults)
         stopped: list[bool] = []
         services = Services(
-            children, Index(paths, config), config, "1.2.3", 1000.0, lambda: stopped.append(True), **more
+            children,
+            Index(paths, config),
+            config,
+            "1.2.3",
+            1000.0,
+            lambda: stopped.append(True),
+            _nothing_changed,
+            **more,
         )
         async with (
             serving(build_app(services)) as port,

@@ -1,0 +1,66 @@
+"""A new configuration in a running daemon: all of it or nothing, and only what it concerns is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from llamamgr.core.config import Config
+from llamamgr.core.errors import LlamamgrError
+from llamamgr.daemon.builds import CurrentBuilds
+from llamamgr.daemon.residents import Residents
+from llamamgr.host.paths import Paths
+from llamamgr.host.settings import load_config
+from llamamgr.models.index import Index
+from llamamgr.proxy.services import Reloaded, Services
+from llamamgr.supervise.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+_AT_START_ONLY = ("server", "log_level")
+
+
+class Reloading:
+    """Call it to read ``config.toml`` anew; ``ConfigError`` names file, line or key, and then nothing has changed."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        host: str,
+        services: Services,
+        supervisor: Supervisor,
+        index: Index,
+        builds: CurrentBuilds,
+        residents: Residents,
+    ) -> None:
+        self._paths = paths
+        self._host = host
+        self._services = services
+        self._supervisor = supervisor
+        self._index = index
+        self._builds = builds
+        self._residents = residents
+
+    async def __call__(self) -> Reloaded:
+        new = await asyncio.to_thread(load_config, self._paths, self._host)
+        former, self._services.config = self._services.config, new
+        self._index.reconfigure(new)
+        self._builds.preferred = new.instance
+        self._residents.config = new
+        drained = self._supervisor.reconfigure(new)
+        reloaded = Reloaded(tuple(sorted(set(drained))), _needing_restart(former, new))
+        log.info("configuration read anew: %s", msgspec.json.encode(reloaded).decode())
+        return reloaded
+
+    async def quietly(self) -> None:
+        """For a signal, which has nobody to answer: a mistake goes to the log."""
+        try:
+            await self()
+        except LlamamgrError as error:
+            log.error("the new configuration is refused, nothing has changed: %s", error)  # noqa: TRY400 - a person's typo
+
+
+def _needing_restart(former: Config, new: Config) -> tuple[str, ...]:
+    return tuple(key for key in _AT_START_ONLY if getattr(former, key) != getattr(new, key))
