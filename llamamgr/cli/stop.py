@@ -23,7 +23,8 @@ def stop(
     paths = Paths.of_environment()
     if model:
         answer = Control(paths).call("POST", "/control/stop-model", {"model": model, "now": now})
-        print(f"{model} is unloaded" if answer["stopped"] else f"{model} was not loaded")
+        done = "is unloaded" if now else "is unloaded as soon as its requests are done"
+        print(f"{model} {done}" if answer["stopped"] else f"{model} was not loaded")
         return
     stop_daemon(paths)
 

@@ -6,41 +6,54 @@ The order in which a value is decided: command line flag, environment (``LLAMAMG
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from llamamgr.core.durations import parse_keep_alive
-from llamamgr.core.errors import ConfigError
+from llamamgr.core.errors import ConfigError, UsageError
+from llamamgr.core.names import parse_instance_name
 
 DEFAULT_PORT = 11434
+_HOST = re.compile(r"[A-Za-z0-9._:%-]*")
 # Where models are looked for: the own store, ``models_dirs``, and what other programs keep
 SOURCES = ("store", "folders", "ollama", "huggingface", "llama.cpp", "lmstudio")
 
 
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP front. ``host`` is ``address[:port]``; ``origins`` are further allowed Origins; ``body_limit`` is bytes."""
+    """The HTTP front. ``host`` is ``address[:port]``; ``origins`` are further allowed Origins; ``body_limit`` is bytes.
+
+    ``fetch_media`` allows images to be given by their address; they are fetched by llamamgr, from public addresses only.
+    """
 
     host: str = f"127.0.0.1:{DEFAULT_PORT}"
     origins: tuple[str, ...] = ()
-    body_limit: int = 100 * 1024 * 1024
+    body_limit: Annotated[int, msgspec.Meta(ge=1024)] = 100 * 1024 * 1024
+    fetch_media: bool = False
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Budgets and limits. Times are seconds, ``memory`` and ``reserve`` bytes (0 = what the machine has free)."""
 
-    memory: int = 0
-    reserve: int = 512 * 1024 * 1024
-    gpu_reserve: int = 512 * 1024 * 1024
-    max_queue: int = 512
-    max_models: int = 0
-    queue_wait: float = 600.0
-    patience: float = 10.0
-    min_residency: float = 0.0
-    load_wait: float = 300.0
-    stall_wait: float = 600.0
-    parallel: int = 4
+    memory: Bytes = 0
+    reserve: Bytes = 512 * 1024 * 1024
+    gpu_reserve: Bytes = 512 * 1024 * 1024
+    max_queue: Annotated[int, msgspec.Meta(ge=1)] = 512
+    max_models: Count = 0
+    queue_wait: Seconds = 600.0
+    patience: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    min_residency: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    load_wait: Seconds = 300.0
+    stall_wait: Seconds = 600.0
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
 
 
 FlagValue = str | int | float | bool
@@ -56,8 +69,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     instance: str = ""
     aliases: tuple[str, ...] = ()
-    context: int = 0
-    parallel: int = 0
+    context: Count = 0
+    parallel: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     keep_alive: str | int | float | None = None
     priority: int = 0
     pin: bool = False
@@ -95,7 +108,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_alive: str | int | float = "5m"
     models_dirs: tuple[str, ...] = ()
     sources: tuple[str, ...] = SOURCES
-    log_level: str = "info"
+    log_level: LogLevel = "info"
     server: ServerConfig = ServerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     registry: RegistryConfig = RegistryConfig()
@@ -125,11 +138,19 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
     try:
         config = msgspec.convert(data, Config)
         _check_sources(config.sources)
+        parse_address(config.server.host)
+        for instance in [
+            config.instance,
+            *(table.instance for table in config.models.values() if table.instance),
+        ]:
+            parse_instance_name(instance)
         for kept in [
             config.keep_alive,
             *(t.keep_alive for t in config.models.values() if t.keep_alive is not None),
         ]:
             parse_keep_alive(kept)
+    except UsageError as error:
+        raise ConfigError(f"{origin}: {error.what}", error.hint) from None
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(
             f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
@@ -187,9 +208,9 @@ def parse_address(text: str) -> Address:
         host, port = rest, ""
     else:
         host, _, port = rest.partition(":")
-    if port and not (port.isdigit() and 0 <= int(port) <= 65535):
+    if not _HOST.fullmatch(host) or (port and not (port.isascii() and port.isdigit() and int(port) <= 65535)):
         raise ConfigError(
-            f"{text!r} is no address: port {port!r} is not a number up to 65535",
+            f"{text!r} is no address",
             "write host:port, such as 127.0.0.1:11434",
         )
     return Address(host or "127.0.0.1", int(port) if port else DEFAULT_PORT)

@@ -24,6 +24,7 @@ Exit 1 is any other failure, 130 an interrupt. Every error says what happened to
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -104,3 +105,17 @@ class BusyError(LlamamgrError):
     def __init__(self, what: str, hint: str = "", retry_after: int = 1) -> None:
         super().__init__(what, hint)
         self.retry_after = retry_after
+
+
+def system_error(error: OSError) -> LlamamgrError:
+    """The error to show for one of the system's own that nobody expected."""
+    what = f"{error.filename or 'the system'}: {error.strerror or error}"
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return PermissionDeniedError(what, "make it writable, or set LLAMAMGR_HOME to a folder that is")
+        case errno.ENOSPC | errno.EDQUOT:
+            return DiskFullError(what, "free some space on that disk")
+        case errno.ENOTDIR | errno.EEXIST | errno.EISDIR | errno.ELOOP:
+            return UsageError(what, "a folder is expected where something else is; check LLAMAMGR_HOME")
+        case _:
+            return LlamamgrError(what, "`llamamgr doctor` looks at the machine")

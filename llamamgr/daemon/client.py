@@ -16,7 +16,7 @@ from llamamgr.core.errors import (
     NotFoundError,
     UsageError,
 )
-from llamamgr.host.paths import Paths
+from llamamgr.host.paths import Paths, require_own
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.http1 import Body, End, Head, ResponseParser, request_bytes
 
@@ -27,6 +27,7 @@ class Control:
     """One daemon's control API. Every method raises ``DaemonUnreachableError`` when nobody answers."""
 
     def __init__(self, paths: Paths) -> None:
+        self._folder = paths.run
         self._socket = str(paths.control_socket)
 
     def ping(self, timeout: float = 0.5) -> dict[str, Any] | None:
@@ -78,6 +79,7 @@ class Control:
             raise _error_of(status, refused)
 
     def _connected(self, timeout: float | None) -> socket.socket:
+        require_own(self._folder)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(timeout)
         try:

@@ -195,13 +195,11 @@ def _wishes(request: ChatRequest) -> dict[str, str]:
     """What the request asks for, as options; ``UsageError`` names what there is no option for: nothing is dropped in silence."""
     unsaid = [name for name in request.sampling if name not in _SAMPLING]
     unsaid += ["tools"] if request.tools else []
+    # there is --json-schema, but with it b11434 refuses every request: "Failed to initialize samplers"
+    unsaid += ["response_format"] if request.response_format else []
     if unsaid:
         raise _cannot(unsaid)
     wishes = {_SAMPLING[name]: str(value) for name, value in request.sampling.items()}
-    if isinstance(request.response_format, neutral.JsonSchema):
-        wishes["--json-schema"] = bytes(request.response_format.schema).decode()
-    elif request.response_format is not None:
-        wishes["--json-schema"] = '{"type":"object"}'
     if request.think is not None:
         wishes["--reasoning"] = "on" if request.think else "off"
         if isinstance(request.think, str):

@@ -70,6 +70,7 @@ class PrivateEngine:
         self._order = order
         self._starts = 0
         self._child = ""
+        self._endpoint = Endpoint()
         self._verdict = ""  # why the last child is no more
         self._flows: set[Flow] = set()
         self.program: Program = ""
@@ -111,8 +112,7 @@ class PrivateEngine:
     async def start(self) -> None:
         """Have the child ready; nothing with llama-cli, which is started for each answer."""
         if self.program == LLAMA_SERVER:
-            async with self._lease():
-                pass
+            await self._have_child()
 
     async def endpoint(self) -> Endpoint:
         """Where the child answers, started if need be; ``MissingToolError`` with llama-cli."""
@@ -120,8 +120,8 @@ class PrivateEngine:
             raise MissingToolError(
                 f"build {self.wanted.build.key} has no llama-server, so there is no address", _INSTALL
             )
-        async with self._lease() as lease:
-            return lease.endpoint
+        await self._have_child()
+        return self._endpoint
 
     async def pid(self) -> int:
         """The child's process id; 0 while there is none."""
@@ -164,11 +164,15 @@ class PrivateEngine:
 
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[Lease]:
+        await self._have_child()
+        async with self._acquired() as lease:
+            yield lease
+
+    async def _have_child(self) -> None:
+        """A child that lives, as far as is known; takes none of its slots, which may all be busy."""
         async with self._starting:  # one start, however many ask at once
             if not self._child or await self._cause(0):
                 await self._start_child()
-        async with self._acquired() as lease:
-            yield lease
 
     async def _start_child(self) -> None:
         """A first start, or the one second chance; after that the cause of the last end."""
@@ -180,7 +184,7 @@ class PrivateEngine:
             log.warning("starting llama-server once more: %s", self._verdict)
         try:
             async with self._acquired() as lease:
-                self._child = lease.child
+                self._child, self._endpoint = lease.child, lease.endpoint
         except EngineError as error:
             self._starts += 1
             self._verdict, self._child = error.what, ""

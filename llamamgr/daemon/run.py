@@ -16,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 import llamamgr
+from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Address, Config, parse_address
 from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
 from llamamgr.daemon.builds import CurrentBuilds
@@ -38,6 +39,7 @@ log = logging.getLogger("llamamgr")
 
 _HANDOVER_SECONDS = 30.0
 _DRAIN_SECONDS = 10.0  # what requests in flight are given to finish when the daemon is told to stop
+_CLOSE_SECONDS = 1.0  # for connections that have nothing in flight any more
 
 
 def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
@@ -56,8 +58,13 @@ def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     ensure(paths.state, private=True)
     ensure(paths.state / "engine-config")
     # one that answers is here to stay; one that does not is on its way out and frees the lock soon
-    wait = 0.0 if Control(paths).ping() else _HANDOVER_SECONDS
-    place = locked(daemon_lock(paths), "the daemon's place", wait=wait)
+    other = Control(paths).ping()
+    if other:
+        raise ConflictError(
+            f"a daemon of this home already runs (pid {other['pid']})",
+            "`llamamgr stop` ends it; LLAMAMGR_HOME gives a second one a home of its own",
+        )
+    place = locked(daemon_lock(paths), "the daemon's place", wait=_HANDOVER_SECONDS)
     with place, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config, paths, host, announce))
 
@@ -81,7 +88,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
         run=paths.run,
         state=paths.state,
         children_file=paths.children_file,
-        digest_of=lambda name: _digest_of(index, name),
+        card_of=lambda name: _card_of(index, name),
     )
     async with supervisor, asyncio.TaskGroup() as tasks:
         lag = LoopLag()
@@ -110,12 +117,13 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
                 for companion in companions:
                     companion.cancel()
                 services.stopping = True
-                log.info("stopping")
+                log.info("stopping: requests have %g s to end", _DRAIN_SECONDS)
+                await supervisor.drain(_DRAIN_SECONDS)
 
 
-def _digest_of(index: Index, name: str) -> str | None:
+def _card_of(index: Index, name: str) -> ModelCard | None:
     try:
-        return index.resolve(name).digest
+        return index.resolve(name)
     except LlamamgrError:
         return None
 
@@ -144,7 +152,7 @@ async def _front(services: Services, address: Address) -> AsyncIterator[Address]
         build_app(services),
         handle_signals=False,
         access_log=None,
-        shutdown_timeout=_DRAIN_SECONDS,
+        shutdown_timeout=_CLOSE_SECONDS,
         handler_cancellation=True,
     )
     await runner.setup()
@@ -184,7 +192,7 @@ async def _control(services: Services, path: Path) -> AsyncIterator[None]:
         build_control_app(services),
         handle_signals=False,
         access_log=None,
-        shutdown_timeout=_DRAIN_SECONDS,
+        shutdown_timeout=_CLOSE_SECONDS,
         handler_cancellation=True,
     )
     await runner.setup()

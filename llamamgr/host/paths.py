@@ -91,6 +91,19 @@ def _runtime(wanted: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"llamamgr-{os.getuid()}-{digest}"
 
 
+def require_own(folder: Path) -> None:
+    """``PermissionDeniedError`` when ``folder`` is there and not private to this user: its owner could listen in."""
+    try:
+        info = folder.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077:
+        raise PermissionDeniedError(
+            f"{folder} is not a private folder of yours",
+            "remove it, or set LLAMAMGR_HOME or XDG_RUNTIME_DIR to a folder of yours",
+        )
+
+
 def ensure(folder: Path, *, private: bool = False) -> Path:
     """Create ``folder`` when missing. A private one is 0700 and must belong to this user, or ``PermissionDeniedError``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)

@@ -25,6 +25,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from llamamgr.plan.events import (
     BudgetMeasured,
     ChildBecameReady,
@@ -177,6 +179,10 @@ class Scheduler:
 
     def _note_trouble(self, key: ChildKey, cause: str, now: float, *, loading: bool) -> None:
         """Back off exponentially: from the second failed load in the window, or once more crashes than allowed happened."""
+        window = self.limits.crash_window
+        self._trouble = {
+            k: t for k, t in self._trouble.items() if t.until > now or now - t.times[-1] < window
+        }
         trouble = self._trouble.setdefault(key, Trouble())
         trouble.times = [t for t in trouble.times if now - t < self.limits.crash_window] + [now]
         trouble.cause = cause
@@ -191,6 +197,9 @@ class Scheduler:
                 child.expires = now + keep_alive
                 for request in child.leases:
                     self._keep_alive[request] = keep_alive
+        for demand in self.waiting.values():
+            if demand.key.model == model:
+                demand.event = msgspec.structs.replace(demand.event, keep_alive=keep_alive)
 
     def _expire(self, now: float) -> None:
         for child in list(self.children.values()):

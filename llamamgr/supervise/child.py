@@ -67,8 +67,9 @@ class Child:
     def endpoint(self) -> Endpoint:
         return self.launch.endpoint
 
-    def stop(self) -> None:
-        """Begin the stop sequence; safe before the start, twice and after the end."""
+    def stop(self, why: str = "") -> None:
+        """Begin the stop sequence; safe before the start, twice and after the end. ``why`` goes into the cause of its exit."""
+        self.cause = self.cause or why
         self._stop_wanted.set()
 
     async def run(self) -> str:

@@ -45,7 +45,7 @@ from llamamgr.plan.events import (
     TimePassed,
     UnloadForced,
 )
-from llamamgr.plan.memory import MIB, Shape, best_shape
+from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Shape, best_shape
 from llamamgr.plan.placement import placements
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.plan.trial import Trials
@@ -55,12 +55,13 @@ from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, Load
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.refusals import refusal_error, shutting_down
-from llamamgr.supervise.wishes import Wish, conflicts_of, flag_arguments, key_of, merged, stay_of
+from llamamgr.supervise.wishes import Wish, conflicts_of, flag_arguments, identity_of, key_of, merged, stay_of
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED_DEAD = 64
 _SAMPLE_SECONDS = 5.0
+_CUT_SECONDS = 8.0  # a child's stop sequence, and its clients being told
 
 
 class Running(msgspec.Struct):
@@ -77,7 +78,7 @@ class Running(msgspec.Struct):
 class Supervisor:
     """Owns all children; an async context manager, at whose end no child is left.
 
-    ``builds`` tells which build an instance runs, and takes back one that keeps crashing; ``digest_of`` the digest of a model's
+    ``builds`` tells which build an instance runs, and takes back one that keeps crashing; ``card_of`` the model of a
     name in the configuration's groups.
     """
 
@@ -89,7 +90,7 @@ class Supervisor:
         run: Path,
         state: Path,
         children_file: Path,
-        digest_of: Callable[[str], str | None] | None = None,
+        card_of: Callable[[str], ModelCard | None] | None = None,
     ) -> None:
         self._config = config
         self._builds = builds
@@ -98,7 +99,7 @@ class Supervisor:
         self._file = ChildrenFile(children_file)
         self._plan = Scheduler({}, _limits(config))
         self._gpus: dict[str, int] = {}
-        self._digest_of = digest_of or (lambda name: None)
+        self._card_of = card_of or (lambda name: None)
         self._running: dict[str, Running] = {}
         self._dead: OrderedDict[str, str] = OrderedDict()
         self._grants: dict[int, asyncio.Future[str]] = {}
@@ -107,6 +108,7 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
         self._closing = False
+        self._free = asyncio.Event()
         self._trials = Trials()
         self._measured = Measured(state / "measured.json")
         self._sampler: asyncio.Task[None] | None = None
@@ -123,17 +125,33 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing = True
-        for future in list(self._grants.values()):
-            if not future.done():
-                future.set_exception(shutting_down())
-        for running in list(self._running.values()):
-            running.child.stop()
+        await self.drain(0.0)
         if self._timer:
             self._timer.cancel()
         if self._sampler:
             self._sampler.cancel()
         await self._tasks.__aexit__(None, None, None)  # the body's own error passes through unwrapped
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new request, refuse those that wait, give the others ``seconds``, then end the children under what is left.
+
+        Afterwards no lease is held: requests that were cut have told their clients so.
+        """
+        self._closing = True
+        for future in list(self._grants.values()):
+            if not future.done():
+                future.set_exception(shutting_down())
+        await self._until_free(seconds)
+        for running in self._running.values():
+            running.child.stop("llamamgr is shutting down")
+        await self._until_free(_CUT_SECONDS)
+
+    async def _until_free(self, seconds: float) -> None:
+        self._free.clear()
+        if self._plan.leases:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._free.wait()
 
     # -- for requests
 
@@ -142,11 +160,11 @@ class Supervisor:
         self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
     ) -> AsyncIterator[Lease]:
         """See ``lease.Children.acquire``."""
-        asked = asyncio.get_running_loop().time()
+        asked = time.monotonic()  # uvloop's own clock moves in milliseconds
         request = next(self._numbers)
         try:
             running, child_id = await self._held(request, model, options, keep_alive)
-            waited = asyncio.get_running_loop().time() - asked
+            waited = time.monotonic() - asked
             yield Lease(
                 child_id,
                 running.child.endpoint,
@@ -205,7 +223,7 @@ class Supervisor:
             keep_alive=stay_of(self._config, settings, keep_alive),
             start_key=msgspec.structs.replace(wanted, context=shape.context),
             priority=settings.priority,
-            conflicts=conflicts_of(model, self._config, self._digest_of),
+            conflicts=conflicts_of(model, self._config, self._card_of),
             reload_seconds=self._reload_seconds(model, build, shape),
             pinned=settings.pin,
         )
@@ -219,6 +237,8 @@ class Supervisor:
         self._grants.pop(request, None)
         self._wishes.pop(request, None)
         self._post(Left(request))
+        if not self._plan.leases:
+            self._free.set()
 
     def _serving(self, wanted: ChildKey) -> Running | None:
         for child_id, running in self._running.items():
@@ -283,13 +303,14 @@ class Supervisor:
 
     async def unload(self, model: ModelCard, *, now: bool = False) -> bool:
         """See ``lease.Children.unload``."""
-        known = any(running.wish.model.digest == model.digest for running in self._running.values())
-        self._post(UnloadForced(model.digest) if now else KeepAliveChanged(model.digest, 0.0))
+        identity = identity_of(model)
+        known = any(identity_of(running.wish.model) == identity for running in self._running.values())
+        self._post(UnloadForced(identity) if now else KeepAliveChanged(identity, 0.0))
         return known
 
     def expire(self, model: ModelCard, keep_alive: float) -> None:
         """See ``lease.Children.expire``."""
-        self._post(KeepAliveChanged(model.digest, keep_alive))
+        self._post(KeepAliveChanged(identity_of(model), keep_alive))
 
     def status(self) -> tuple[ChildStatus, ...]:
         """See ``lease.Children.status``."""
@@ -323,6 +344,8 @@ class Supervisor:
         """See ``lease.Children.cause_of_death``."""
         running = self._running.get(child)
         if running is not None:
+            if running.child.cause and self._closing:
+                return running.child.cause  # it is told to go, and may take its time
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await running.gone.wait()
@@ -429,7 +452,7 @@ class Supervisor:
         if not running.ready and not self._measured.has_loaded(model, former):
             return
         now = asyncio.get_running_loop().time()
-        if self._trials.crashed(build.key, model.digest, now, former):
+        if self._trials.crashed(build.key, identity_of(model), now, former):
             taken = await asyncio.to_thread(self._builds.give_up, build, cause)
             self._trials.forget(build.key)
             if taken is not None:
@@ -465,6 +488,12 @@ class Supervisor:
         self._dead[child_id] = cause
         while len(self._dead) > _REMEMBERED_DEAD:
             self._dead.popitem(last=False)
+
+
+def _context_wanted(model: ModelCard, options: LoadOptions) -> int:
+    """A request that names no context wants the default one: somebody else's small one would not do."""
+    wanted = options.context or DEFAULT_CONTEXT
+    return min(wanted, model.context) if model.context else wanted
 
 
 def _limits(config: Config) -> Limits:

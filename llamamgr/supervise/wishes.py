@@ -60,6 +60,12 @@ def stay_of(config: Config, settings: ModelConfig, keep_alive: float | None) -> 
     )
 
 
+def identity_of(model: ModelCard) -> str:
+    """What makes two models one for a child: the very files it would be started from, whatever their names in the index."""
+    raw = msgspec.json.encode((model.parts, model.size, model.modified, model.projector, model.adapters))
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
 def key_of(
     model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig, context: int
 ) -> ChildKey:
@@ -73,8 +79,8 @@ def key_of(
         settings.adapters,
         settings.parallel,
     )
-    raw = msgspec.json.encode((said, lasting, model.projector, model.adapters), order="deterministic")
-    return ChildKey(model.digest, build.key, hashlib.sha256(raw).hexdigest()[:12], context)
+    raw = msgspec.json.encode((said, lasting), order="deterministic")
+    return ChildKey(identity_of(model), build.key, hashlib.sha256(raw).hexdigest()[:12], context)
 
 
 def flag_arguments(settings: ModelConfig, build: Build) -> list[str]:
@@ -108,13 +114,15 @@ def _check(option: str, known: Mapping[str, str], build: Build) -> None:
         raise ConfigError(f"{option} cannot be set in flags", f"what decides it: {owner}")
 
 
-def conflicts_of(model: ModelCard, config: Config, digest_of: Callable[[str], str | None]) -> frozenset[str]:
-    """Digests of the models that ``model`` shares an exclusive group with."""
+def conflicts_of(
+    model: ModelCard, config: Config, card_of: Callable[[str], ModelCard | None]
+) -> frozenset[str]:
+    """Identities of the models that ``model`` shares an exclusive group with."""
+    mine = identity_of(model)
     found: set[str] = set()
     for group in config.groups.values():
-        digests = (
-            {digest for name in group.models if (digest := digest_of(name))} if group.exclusive else set()
-        )
-        if model.digest in digests:
-            found |= digests - {model.digest}
+        cards = [card for name in group.models if (card := card_of(name))] if group.exclusive else []
+        members = {identity_of(card) for card in cards}
+        if mine in members:
+            found |= members - {mine}
     return frozenset(found)

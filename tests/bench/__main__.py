@@ -250,7 +250,84 @@ async def _load(
     return total / (time.perf_counter() - started), statistics.median(firsts)
 
 
-BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy}
+def swap() -> None:
+    """Two models that may not be loaded together, asked in turn: what a swap costs above stopping one and loading the other."""
+    with home() as folder:
+        other = folder / "gguf" / "other.gguf"
+        other.parent.mkdir()
+        other.write_bytes(model_file().read_bytes() + bytes(64))
+        (folder / "config").mkdir()
+        settings = f'models_dirs = ["{other.parent}"]\n[scheduler]\nmax_models = 1\n'
+        (folder / "config" / "config.toml").write_text(settings)
+        with daemon() as url:
+            swaps, bare, stops = [], [], []
+            for turn in range(10):
+                swaps.append(_asked(url, ("selftest", "other")[turn % 2]))
+                bare.append(_cold_bare(folder))
+                stops.append(_bare_stop(folder))
+        ours, load, stop = statistics.median(swaps[1:]), statistics.median(bare), statistics.median(stops)
+        print(f"  swap {ours * 1000:.1f} ms; bare stop {stop * 1000:.1f} ms + bare load {load * 1000:.1f} ms")
+        print(f"  overhead {1000 * (ours - load - stop):+.1f} ms   (promise: +60 ms)")
+
+
+def _asked(url: str, model: str) -> float:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    started = time.perf_counter()
+    _ask(connection, "/api/chat", {**CHAT, "model": model, "stream": False})
+    taken = time.perf_counter() - started
+    connection.close()
+    return taken
+
+
+def _bare_stop(folder: Path) -> float:
+    """From SIGTERM to the exit of an idle llama-server."""
+    path = str(folder / "s.sock")
+    Path(path).unlink(missing_ok=True)
+    argv = [
+        build().tool("llama-server"),
+        "-m",
+        str(model_file()),
+        "--host",
+        path,
+        "-np",
+        "4",
+        "-c",
+        "8192",
+        "--no-ui",
+        "--offline",
+    ]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    asyncio.run(_until_healthy(path))
+    started = time.perf_counter()
+    process.terminate()
+    process.wait()
+    return time.perf_counter() - started
+
+
+def faults() -> None:
+    """The faults that are injected in tests, each run now: one line each."""
+    from tests.supervise.test_faults import FAULTS
+
+    root = Path(__file__).parent.parent
+    ids = sorted({f"{root}/{path}::{name}" for path, name in FAULTS.values()})
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", *ids], capture_output=True, text=True
+    )
+    passed = {
+        line.split("::")[-1].partition("[")[0]
+        for line in done.stdout.splitlines()
+        if line.startswith("PASSED")
+    }
+    failed = {
+        line.split("::")[-1].partition("[")[0]
+        for line in done.stdout.splitlines()
+        if line.startswith(("FAILED", "ERROR"))
+    }
+    for fault, (_, name) in FAULTS.items():
+        print(f"  {fault:36} {'held' if name in passed - failed else 'NOT HELD'}")
+
+
+BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy, "swap": swap, "faults": faults}
 
 
 def main() -> None:

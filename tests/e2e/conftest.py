@@ -28,7 +28,7 @@ DEADLINE = 30.0
 
 
 def llamamgr(
-    *arguments: str, env: dict[str, str] | None = None, stdin: str | None = None
+    *arguments: str, env: dict[str, str] | None = None, stdin: str | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
@@ -37,7 +37,7 @@ def llamamgr(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         stdin=subprocess.DEVNULL if stdin is None else None,
     )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import signal
+from typing import Any
 
 import psutil
 import pytest
 
 from llamamgr.models import selftest
 from tests.e2e.conftest import Daemon, llamamgr, until
-from tests.e2e.test_promises import chat
+from tests.e2e.test_promises import _read_raw, chat
 
 pytestmark = pytest.mark.real
 
@@ -66,8 +69,6 @@ def test_logs_show_an_engines_last_lines(daemon: Daemon):
 
 
 def test_stop_now_ends_a_model_in_the_middle_of_a_request(daemon: Daemon):
-    from tests.e2e.test_promises import _read_raw
-
     _, response, connection = _read_raw(daemon.url, "/api/chat", chat(text=selftest.ENDLESS_PROMPT))
     assert llamamgr("stop", "selftest", "--now").returncode == 0
     with pytest.raises(Exception, match=r"IncompleteRead|0 bytes|reset|error"):
@@ -80,28 +81,26 @@ def test_stop_now_ends_a_model_in_the_middle_of_a_request(daemon: Daemon):
 
 
 def test_the_daemon_under_load_answers_or_tells_an_error_when_it_is_stopped(daemon: Daemon):
-    _, response, connection = _raw_endless(daemon)
+    """What ends within the drain is answered; what does not is told an error and cut, in its own dialect."""
+    body = chat(text=selftest.ENDLESS_PROMPT) | {"options": {"num_ctx": 16384}}
+    streams = [
+        _read_raw(daemon.url, path, body) for path in ("/api/chat", "/v1/chat/completions") for _ in range(2)
+    ]
     daemon.process.send_signal(signal.SIGTERM)
-    data = b""
-    try:
-        while piece := response.read1(65536):
-            data += piece
-    except OSError:
-        pass
-    except Exception as error:  # a cut body
-        assert "IncompleteRead" in repr(error)
-    connection.close()
+    for received, response, connection in streams:
+        last = _last_line(received, response)
+        connection.close()
+        assert last == "[DONE]" or last.get("done") or "shutting down" in json.dumps(last["error"]), last
     assert daemon.process.wait(40) == 0
-    lines = [line for line in data.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
-    assert lines
-    assert not json.loads(lines[-1]).get("done")
     assert not [p for p in psutil.process_iter() if _is_engine_of(p, daemon)]
 
 
-def _raw_endless(daemon: Daemon):
-    from tests.e2e.test_promises import _read_raw
-
-    return _read_raw(daemon.url, "/api/chat", chat(text=selftest.ENDLESS_PROMPT))
+def _last_line(received: bytes, response: http.client.HTTPResponse) -> Any:
+    with contextlib.suppress(http.client.IncompleteRead, OSError):
+        while piece := response.read1(65536):
+            received += piece
+    last = received.strip().splitlines()[-1].removeprefix(b"data: ")
+    return "[DONE]" if last == b"[DONE]" else json.loads(last)
 
 
 def _is_engine_of(process: psutil.Process, daemon: Daemon) -> bool:

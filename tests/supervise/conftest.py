@@ -70,7 +70,7 @@ def fake_build(short_folder: Path, fake_help: dict[str, str]) -> Callable[..., B
 
 def model(name: str = "tiny", *, size: int = MIB, **changes: object) -> ModelCard:
     """A model card that needs no file: the fake never opens it."""
-    card = ModelCard(f"{name}:latest", name * 8, (str(TINY),), size, 0.0, context=2048)
+    card = ModelCard(f"{name}:latest", name * 8, (str(TINY),), size, float(sum(name.encode())), context=2048)
     return msgspec.structs.replace(card, **changes)
 
 
@@ -110,7 +110,7 @@ def supervisor(short_folder: Path) -> Callable[..., contextlib.AbstractAsyncCont
             run=run,
             state=state,
             children_file=state / "children.json",
-            digest_of=lambda name: model(name).digest,
+            card_of=model,
         )
         async with owner:
             yield owner
