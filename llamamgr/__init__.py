@@ -16,4 +16,26 @@ The packages, top to bottom (imports only point downward; ARCHITECTURE.md has th
 ==============  ==============================================================
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamamgr.core.version import VERSION
+
+if TYPE_CHECKING:
+    from llamamgr.daemon.private import LlamaServer, Reply
+
+__all__ = ["LlamaServer", "Reply", "__version__"]
+
+__version__ = VERSION
+
+_LAZY = {"LlamaServer": "llamamgr.daemon.private", "Reply": "llamamgr.daemon.private"}
+
+
+def __getattr__(name: str) -> object:
+    """``LlamaServer`` and ``Reply``, imported when they are asked for: most commands need neither, nor asyncio."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Check compiler, cmake, ninja, git, GPU toolkits, disk, port and instances; each fault with the command that mends it.
+    """Check compiler, cmake, ninja, git, arches, disk, port and instances; each fault with the command that mends it.
 
     Ends with status 7 when something that llamamgr cannot do without is missing.
     """
@@ -37,9 +37,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 def _print(found: tuple[Finding, ...]) -> None:
     width = max(len(finding.name) for finding in found)
     for finding in found:
-        print(f"{'✓' if finding.good else '✗'} {finding.name.ljust(width)}  {finding.text}")
-        if finding.mend:
-            print(f"{' ' * (width + 4)}→ {finding.mend}")
+        mark = ("✓" if finding.good else "✗") if finding.applies else "·"
+        print(f"{mark} {finding.name.ljust(width)}  {finding.text}")
+        for line in filter(None, finding.mend.split("; ")):
+            print(f"{' ' * (width + 4)}→ {line}")
 
 
 def _port(paths: Paths) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +11,9 @@ import typer
 if TYPE_CHECKING:
     from llamamgr.host.paths import Paths
     from llamamgr.instances.install import Installed
-    from llamamgr.instances.verify import SelfTest
+    from llamamgr.instances.wishes import Wish
 
 _INTERRUPTED = 130  # as shells count a SIGINT
-_QUESTION = "How are the llamas?"
 
 
 def install(
@@ -24,10 +22,7 @@ def install(
     ] = "default",
     arch: Annotated[
         str,
-        typer.Option(
-            metavar="ARCH",
-            help="auto, cpu, cuda, rocm, vulkan, metal or a recipe of yours. [new instance: auto]",
-        ),
+        typer.Option(metavar="ARCH", help="auto, or one that `llamamgr recipes` lists. [new instance: auto]"),
     ] = "",
     source: Annotated[
         str,
@@ -37,64 +32,138 @@ def install(
             "[new instance: the official repository, else package]",
         ),
     ] = "",
+    repo_url: Annotated[
+        str, typer.Option("--repo-url", "-r", metavar="URL", help="A git repository: a fork, a mirror.")
+    ] = "",
+    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch.")] = "",
+    tag: Annotated[str, typer.Option(help="Take this tag.")] = "",
+    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit.")] = "",
+    version: Annotated[
+        str, typer.Option(metavar="bNNNN", help="Take this version, whatever the source.")
+    ] = "",
+    prebuilt: Annotated[
+        bool, typer.Option("--prebuilt", help="Take an official release archive; build nothing.")
+    ] = False,
+    release_index: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Where releases are listed. [LLAMAMGR_RELEASES, else the official index]"
+        ),
+    ] = "",
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
     ] = 0,
     cmake_args: Annotated[
         list[str] | None,
         typer.Option(
-            "--cmake-args", metavar="ARGS", help="Further arguments for CMake, such as -DGGML_BLAS=ON."
+            "--cmake-args",
+            "-c",
+            metavar="ARGS",
+            help="Further arguments for CMake, such as '-DGGML_BLAS=ON -DX=1'; over those the instance has. '' clears them.",
         ),
     ] = None,
     gpu_targets: Annotated[
         str, typer.Option(metavar="LIST", help="GPU generations to build for: 86;89, gfx1100.")
     ] = "",
     rpc: Annotated[bool | None, typer.Option("--rpc/--no-rpc", help="Build the RPC server too.")] = None,
+    pull_only: Annotated[bool, typer.Option("--pull-only", help="Fetch the source and stop there.")] = False,
+    update_only: Annotated[
+        bool, typer.Option("--update-only", help="Update an instance that is there; never make one.")
+    ] = False,
+    ignore_python: Annotated[
+        bool | None,
+        typer.Option(
+            "--ignore-python/--with-python", help="Nobody will convert models with it: look for no Python."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Let the self-test decide whether the build becomes current."
+        ),
+    ] = True,
     reinstall: Annotated[
         bool, typer.Option("--reinstall", help="Build again, from the newest that the source has.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
 ) -> None:
     """Get, build, verify and publish llama.cpp as an instance.
 
     What is not said stays as the instance has it. Nothing is done when the current build already is what is wanted. A build that
     fails, or gives wrong answers, never becomes current.
     """
-    from llamamgr.cli.install_progress import reporting
+    from llamamgr.cli.sources import aim_of, cmake_words, source_of
     from llamamgr.core.names import parse_instance_name
     from llamamgr.host.paths import Paths
-    from llamamgr.host.processes import terminate_as_interrupt
-    from llamamgr.instances.install import Wish
-    from llamamgr.instances.install import install as perform
-    from llamamgr.instances.sources import parse_source
+    from llamamgr.instances.wishes import Wish
 
-    began = time.monotonic()
-    paths = Paths.of_environment()
     wish = Wish(
         instance=parse_instance_name(instance),
         arch=arch,
-        source=parse_source(source),
-        cmake_args=None
-        if cmake_args is None
-        else tuple(word for text in cmake_args for word in shlex.split(text)),
+        source=source_of(source, repo_url, prebuilt, release_index),
+        cmake_args=cmake_words(cmake_args),
         gpu_targets=gpu_targets,
         rpc=rpc,
         jobs=parallel,
         reinstall=reinstall,
+        aim=aim_of(branch, tag, commit, version),
+        fresh=update_only,
+        verify=verify,
+        ignore_python=ignore_python,
     )
+    paths = Paths.of_environment()
+    if dry_run:
+        _print_plan(wish, paths)
+    elif pull_only:
+        _pull(wish, paths)
+    elif update_only:
+        from llamamgr.cli.update import update_one
+
+        print(update_one(wish, paths).text)
+    else:
+        _install(wish, paths)
+
+
+def _install(wish: Wish, paths: Paths) -> None:
+    from llamamgr.cli.install_progress import reporting
+    from llamamgr.daemon.oracle import self_test
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.instances.install import install as perform
+
+    began = time.monotonic()
     try:
         with terminate_as_interrupt(), reporting() as report:
-            installed = perform(wish, paths, _self_test(paths), report)
+            installed = perform(wish, paths, self_test(paths), report)
     except KeyboardInterrupt:
         print(f"interrupted; instance {wish.instance!r} is as it was", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
     _print_outcome(installed, time.monotonic() - began)
 
 
-def _self_test(paths: Paths) -> SelfTest:
-    from llamamgr.instances.verify import SelfTest
-    from llamamgr.models import selftest
+def _pull(wish: Wish, paths: Paths) -> None:
+    from llamamgr.cli.install_progress import reporting
+    from llamamgr.instances.build import Progress
+    from llamamgr.instances.sources import described
+    from llamamgr.instances.updating import pull
 
-    return SelfTest(str(selftest.ensure(paths.cache / selftest.NAME)), _QUESTION, selftest.ANSWER)
+    with reporting() as report:
+        report(Progress("source"))
+        found = pull(
+            wish,
+            paths,
+            lambda line: report(Progress("note", line)),
+            lambda line: report(Progress("source", line)),
+        )
+    print(f"llama.cpp b{found.number} ({found.commit}) is here, from {described(found.source)}")
+    print("build it: llamamgr install")
+
+
+def _print_plan(wish: Wish, paths: Paths) -> None:
+    from llamamgr.instances.planned import planned
+
+    for title, lines in planned(wish, paths):
+        for number, line in enumerate(lines or ("none",)):
+            print(f"{title if number == 0 else '':<10} {line}")
 
 
 def _print_outcome(installed: Installed, seconds: float) -> None:
@@ -103,14 +172,15 @@ def _print_outcome(installed: Installed, seconds: float) -> None:
 
     card = installed.build.card
     options = f" --instance {card.instance}" if card.instance != "default" else ""
+    what = f"{card.instance}: llama.cpp b{card.number} ({card.commit}) for {card.arch}"
+    state = "verified" if card.verified else "not verified"
+    if not installed.is_new and installed.has_moved:
+        print(f"{what} was here already, {state}; it is current now")
+        return
     if not installed.is_new:
-        print(
-            f"{card.instance}: llama.cpp b{card.number} ({card.commit}) for {card.arch} is installed and verified already"
-        )
+        print(f"{what} is installed and {state} already")
         print(f"build it again, from the newest source: llamamgr install{options} --reinstall")
         return
-    print(
-        f"{card.instance}: llama.cpp b{card.number} ({card.commit}) for {card.arch}, {card.verify_note}, in {clock(seconds)}"
-    )
+    print(f"{what}, {card.verify_note}, in {clock(seconds)}")
     print(f"it lies in {installed.build.root} ({human_size(card.size)})")
     print('next: llamamgr run selftest "hello"')

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from llamamgr.core.cards import Build
     from llamamgr.instances.store import Instance
 
-_HEAD = ("NAME", "ARCH", "BUILD", "COMMIT", "SIZE", "AGE", "VERIFIED", "CURRENT")
+_HEAD = ("NAME", "ARCH", "BUILD", "COMMIT", "SIZE", "AGE", "VERIFIED", "CURRENT", "NOTE")
 _UNITS = (
     (86400 * 365, "year"),
     (86400 * 30, "month"),
@@ -20,6 +21,7 @@ _UNITS = (
     (3600, "hour"),
     (60, "minute"),
 )
+_NOTE = 100  # characters of a note in the table; `instance show` has all of it
 
 
 def instances(
@@ -36,7 +38,7 @@ def instances(
 
         print(
             json.dumps(
-                {"instances": [_document(instance) for instance in found], "warnings": warnings}, indent=2
+                {"instances": [document(instance) for instance in found], "warnings": warnings}, indent=2
             )
         )
         return
@@ -47,28 +49,23 @@ def instances(
         print("no llama.cpp is installed yet\nhint: run `llamamgr install`", file=sys.stderr)
 
 
-def _rows(instance: Instance, now: float) -> list[tuple[str, ...]]:
-    from llamamgr.cli.output import human_size
-
-    spec = instance.spec
-    if not instance.builds:
-        return [(spec.name, spec.arch, *["-"] * 6)]
-    return [
-        (
-            spec.name,
-            card.arch,
-            f"b{card.number}",
-            card.commit,
-            human_size(card.size),
-            _age(now - card.created),
-            "yes" if card.verified else "no",
-            "*" if card.id == instance.current else "",
-        )
-        for card in (build.card for build in instance.builds)
-    ]
+def note_of(instance: Instance, build: Build) -> str:
+    """What is worth knowing of a build: why it is bad, that the instance fell back to it, that it is kept."""
+    notes = []
+    is_current = build.card.id == instance.current
+    if mark := instance.ledger.mark(build.card.id):
+        notes.append(f"bad: {mark.reason}")
+    event = instance.ledger.arrival(build.card.id) if is_current else None
+    if event is not None and event.why == "fallback":
+        notes.append(f"fell back from {event.reason}")
+    if is_current and instance.spec.pinned:
+        notes.append("pinned")
+    if not build.card.verified and not is_current:
+        notes.append(build.card.verify_note)
+    return "; ".join(" ".join(note.split()) for note in notes)
 
 
-def _document(instance: Instance) -> dict[str, Any]:
+def document(instance: Instance) -> dict[str, Any]:
     """Everything but the long list of options that each build understands."""
     import msgspec
 
@@ -76,14 +73,55 @@ def _document(instance: Instance) -> dict[str, Any]:
     for build in instance.builds:
         card: dict[str, Any] = msgspec.to_builtins(build.card)
         card.get("capability", {}).pop("flags", None)
-        builds.append(card | {"root": build.root, "current": build.card.id == instance.current})
+        own = {
+            "root": build.root,
+            "current": build.card.id == instance.current,
+            "verified": build.card.verified,
+            "note": note_of(instance, build),
+        }
+        builds.append(card | own)
+    former = next(iter(instance.formers), None)
     spec: dict[str, Any] = msgspec.to_builtins(instance.spec)
-    return spec | {"current": instance.current, "root": instance.root, "builds": builds}
+    return spec | {
+        "pinned": instance.spec.pinned,
+        "current": instance.current,
+        "former": former.card.id if former else "",
+        "root": instance.root,
+        "builds": builds,
+        "history": msgspec.to_builtins(instance.ledger.events),
+    }
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """``3 days``, in the largest unit that fits."""
     for length, unit in _UNITS:
         if seconds >= length:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return f"{max(0, int(seconds))} seconds"
+
+
+def _rows(instance: Instance, now: float) -> list[tuple[str, ...]]:
+    from llamamgr.cli.output import human_size
+
+    spec = instance.spec
+    if not instance.builds:
+        return [(spec.name, spec.arch, *["-"] * 7)]
+    return [
+        (
+            spec.name,
+            build.card.arch,
+            f"b{build.card.number}",
+            build.card.commit,
+            human_size(build.card.size),
+            age(now - build.card.created),
+            "yes" if build.card.verified else "no",
+            "*" if build.card.id == instance.current else "",
+            _cut(note_of(instance, build)),
+        )
+        for build in instance.builds
+    ]
+
+
+def _cut(note: str) -> str:
+    return note if len(note) <= _NOTE else f"{note[: _NOTE - 1]}…"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
-    from llamamgr.daemon.client import Control
+    from llamamgr.daemon.private import LlamaServer
+
+# History → the events of the next answer, as ``/api/chat`` has them.
+Ask: TypeAlias = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 _HELP = "/bye leaves, /clear forgets the conversation, /? shows this"
 
@@ -28,23 +31,75 @@ def run(
         typer.Option("--think/--no-think", help="Think first, or not; the model's own choice by default."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show timings after the answer.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="A llama-server of this command's own; the daemon is not involved."),
+    ] = False,
 ) -> None:
     """Chat with a model, streaming. Without a prompt on a terminal: a session with history. Starts the daemon if needed."""
+    text = _prompt_text(prompt)
+    chat = Chat(
+        [{"role": "system", "content": system}] if system else [], shows_thinking=bool(think), verbose=verbose
+    )
+    if private:
+        _run_private(chat, model, text, think, keep_alive)
+    else:
+        _run_on_daemon(chat, model, text, think, keep_alive)
+
+
+def _run_on_daemon(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
     from llamamgr.daemon.spawn import ensure_daemon
     from llamamgr.host.paths import Paths
 
-    text = _prompt_text(prompt)
     base: dict[str, Any] = {"model": model}
     if keep_alive:
         base["keep_alive"] = keep_alive
     if think is not None:
         base["think"] = think
-    history: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     control = ensure_daemon(Paths.of_environment())
-    if text is not None:
-        _turn(control, base, history, text, verbose)
-        return
-    _session(control, base, history, verbose)
+    if text is None:
+        control.call("POST", "/api/generate", base, timeout=None)
+    chat.run(lambda history: control.lines("/api/chat", {**base, "messages": history}), text)
+
+
+def _run_private(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
+    from llamamgr.core.errors import UsageError
+    from llamamgr.daemon.private import LlamaServer
+    from llamamgr.host.processes import terminate_as_interrupt
+
+    if keep_alive:
+        raise UsageError("--keepalive means nothing with --private", "the model goes when this command ends")
+    with terminate_as_interrupt(), LlamaServer(model) as server:
+        if text is None:
+            server.start()
+        chat.run(lambda history: _private_events(server, history, think), text)
+
+
+def _private_events(
+    server: LlamaServer, history: list[dict[str, Any]], think: bool | None
+) -> Iterator[dict[str, Any]]:
+    """As the daemon would tell them, so that one chat shows both."""
+    import time
+
+    from llamamgr.wire.neutral import TextDelta, ThinkingDelta
+
+    began = time.perf_counter_ns()
+    server.start()
+    loaded = time.perf_counter_ns()
+    answer = server.stream(history, **({} if think is None else {"think": think}))
+    for event in answer.events():
+        if isinstance(event, TextDelta):
+            yield {"message": {"content": event.text}}
+        elif isinstance(event, ThinkingDelta):
+            yield {"message": {"thinking": event.text}}
+    usage, timings = answer.reply.usage, answer.reply.timings
+    yield {
+        "load_duration": loaded - began,
+        "total_duration": time.perf_counter_ns() - began,
+        "prompt_eval_count": usage.prompt,
+        "eval_count": usage.completion,
+        "eval_duration": int(timings.predicted_ms * 1e6),
+    }
 
 
 def _prompt_text(prompt: list[str] | None) -> str | None:
@@ -55,24 +110,57 @@ def _prompt_text(prompt: list[str] | None) -> str | None:
     return words or None
 
 
-def _session(control: Control, base: dict[str, Any], history: list[dict[str, Any]], verbose: bool) -> None:
-    control.call("POST", "/api/generate", base, timeout=None)
-    kept = len(history)
-    for line in _typed_lines():
-        match line.strip():
-            case "":
-                continue
-            case "/bye" | "/exit" | "/quit":
-                return
-            case "/clear":
-                del history[kept:]
-                print("the conversation is forgotten")
-            case "/?" | "/help":
-                print(_HELP)
-            case text if text.startswith("/"):
-                print(f"unknown command {text.split()[0]}; {_HELP}")
-            case _:
-                _turn(control, base, history, line, verbose)
+class Chat:
+    """A conversation on the terminal: what was said, and how it is shown."""
+
+    def __init__(self, history: list[dict[str, Any]], *, shows_thinking: bool, verbose: bool) -> None:
+        self._history = history
+        self._shows_thinking = shows_thinking
+        self._verbose = verbose
+
+    def run(self, ask: Ask, text: str | None) -> None:
+        """Answer ``text``, or all that is typed when there is none."""
+        if text is None:
+            self._session(ask)
+        else:
+            self._turn(ask, text)
+
+    def _session(self, ask: Ask) -> None:
+        kept = len(self._history)
+        for line in _typed_lines():
+            match line.strip():
+                case "":
+                    continue
+                case "/bye" | "/exit" | "/quit":
+                    return
+                case "/clear":
+                    del self._history[kept:]
+                    print("the conversation is forgotten")
+                case "/?" | "/help":
+                    print(_HELP)
+                case text if text.startswith("/"):
+                    print(f"unknown command {text.split()[0]}; {_HELP}")
+                case _:
+                    self._turn(ask, line)
+
+    def _turn(self, ask: Ask, text: str) -> None:
+        self._history.append({"role": "user", "content": text})
+        answer: list[str] = []
+        calls: list[Any] = []
+        event: dict[str, Any] = {}
+        for event in ask(self._history):
+            message = event.get("message", {})
+            if message.get("thinking") and (sys.stderr.isatty() or self._shows_thinking):
+                print(message["thinking"], end="", flush=True, file=sys.stderr)
+            print(message.get("content", ""), end="", flush=True)
+            answer.append(message.get("content", ""))
+            calls += message.get("tool_calls", [])
+        print()
+        self._history.append(
+            {"role": "assistant", "content": "".join(answer), **({"tool_calls": calls} if calls else {})}
+        )
+        if self._verbose:
+            _print_timings(event)
 
 
 def _typed_lines() -> Iterator[str]:
@@ -84,28 +172,6 @@ def _typed_lines() -> Iterator[str]:
         except EOFError:
             print()
             return
-
-
-def _turn(
-    control: Control, base: dict[str, Any], history: list[dict[str, Any]], text: str, verbose: bool
-) -> None:
-    history.append({"role": "user", "content": text})
-    answer: list[str] = []
-    calls: list[Any] = []
-    event: dict[str, Any] = {}
-    for event in control.lines("/api/chat", {**base, "messages": history}):
-        message = event.get("message", {})
-        if message.get("thinking") and (sys.stderr.isatty() or base.get("think")):
-            print(message["thinking"], end="", flush=True, file=sys.stderr)
-        print(message.get("content", ""), end="", flush=True)
-        answer.append(message.get("content", ""))
-        calls += message.get("tool_calls", [])
-    print()
-    history.append(
-        {"role": "assistant", "content": "".join(answer), **({"tool_calls": calls} if calls else {})}
-    )
-    if verbose:
-        _print_timings(event)
 
 
 def _print_timings(event: dict[str, Any]) -> None:

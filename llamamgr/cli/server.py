@@ -20,18 +20,18 @@ def server(
 
     This process becomes llama-server: signals, exit code and output are its own. The daemon is not involved.
     """
+    from llamamgr.cli.engine import ready_engine
     from llamamgr.core.flags import write_argv
     from llamamgr.host.paths import Paths
     from llamamgr.host.processes import scrubbed_environment
     from llamamgr.host.settings import load_config
-    from llamamgr.instances.store import Store
     from llamamgr.models.index import Index
 
     paths = Paths.of_environment()
     config = load_config(paths)
-    build = Store(paths).choose(instance, config.instance)
     extra = [argument for argument in ctx.args if argument != "--"]
     card = None if _brings_model(extra, model) else Index(paths, config).resolve(model or "selftest")
+    build = ready_engine(paths, instance, card.name if card else "")
     settings: dict[str, str | int | bool] = {"ui": "off", "offline": card is not None}
     if card is not None:
         settings |= {"model": card.path, "alias": card.name, "projector": card.projector}

@@ -22,7 +22,7 @@ def set_instance(paths: Paths, name: str) -> None:
     """
     path = paths.config_file
     former = parse_config(read_toml(path), str(path))
-    text = path.read_text("utf-8") if path.is_file() else ""
+    text = path.read_bytes().decode() if path.is_file() else ""  # line ends as they are
     edited = _with_line(text, name)
     try:
         is_right = parse_config(tomllib.loads(edited)) == msgspec.structs.replace(former, instance=name)

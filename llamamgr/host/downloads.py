@@ -17,8 +17,8 @@ from typing import IO, Any
 
 import msgspec
 
-from llamamgr import __version__
 from llamamgr.core.errors import NotFoundError, SourceUnreachableError
+from llamamgr.core.version import VERSION
 from llamamgr.host.files import disk_full_as_error
 
 _SILENCE = 30.0  # seconds without a byte before a server counts as gone
@@ -116,7 +116,7 @@ def _opened(url: str, headers: dict[str, str]) -> Any:
     if not url.startswith(("http://", "https://")):
         raise SourceUnreachableError(f"{url} is no http address", "write https://…")
     request = urllib.request.Request(  # noqa: S310 - the scheme was just checked
-        url, headers={"User-Agent": f"llamamgr/{__version__}", **headers}
+        url, headers={"User-Agent": f"llamamgr/{VERSION}", **headers}
     )
     return urllib.request.build_opener(_Careful()).open(request, timeout=_SILENCE)
 

@@ -118,18 +118,18 @@ def _translated(error: Exception, repository: str, revision: str) -> Exception:
             f"{repository} is gated: its owner wants your consent and a login",
             f"accept the terms on the page of {repository}, then set HF_TOKEN",
         )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status == 401:
-            return PermissionDeniedError(
-                f"there is no repository {repository}, or it is private",
-                "check the spelling; for a private one set HF_TOKEN",
-            )
-        return NotFoundError(f"there is no repository {repository}", "write org/name as on its page")
     if isinstance(error, errors.RevisionNotFoundError):
         return NotFoundError(
             f"{repository} has no revision {revision!r}", "name a branch, tag or commit of it"
         )
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if status in (401, 403):  # to strangers a private repository and none look alike
+        return PermissionDeniedError(
+            f"there is no repository {repository}, or it is private",
+            "check the spelling; for a private one set HF_TOKEN",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        return NotFoundError(f"there is no repository {repository}", "write org/name as on its page")
     if isinstance(error, errors.HFValidationError):
         return NotFoundError(f"{repository!r} names no repository", "write org/name")
     if isinstance(error, OSError) and error.errno == 28:

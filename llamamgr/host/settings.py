@@ -10,7 +10,7 @@ from llamamgr.core.config import Config, parse_config
 from llamamgr.host.files import read_toml
 from llamamgr.host.paths import Paths
 
-# Environment variable → dotted key; the Ollama names are honoured because its users have them set.
+# Environment variable → dotted key.
 ENVIRONMENT = {
     "LLAMAMGR_HOST": "server.host",
     "LLAMAMGR_INSTANCE": "instance",

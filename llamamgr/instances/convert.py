@@ -52,8 +52,6 @@ _LAST_LINES = 6
 _HINTS = (
     ("is not supported", "a newer llama.cpp may know it: llamamgr install --reinstall"),
     ("pre-tokenizer was not recognized", "a newer llama.cpp may know it: llamamgr install --reinstall"),
-    ("ImportError", "remove <data>/python and run the command again to make its environment anew"),
-    ("No module named", "remove <data>/python and run the command again to make its environment anew"),
 )
 
 
@@ -141,7 +139,7 @@ def convert(build: Build, python: Path, order: Order, folder: Path, tell: Tell) 
     )
     made = sorted(folder.glob("*.gguf"))
     if code or len(made) != 1:
-        raise _failure(order, hear.said, code)
+        raise _failure(order, hear.said, code, python)
     return made[0]
 
 
@@ -188,7 +186,7 @@ def _environment(build: Build, trusted: bool) -> dict[str, str]:
     return {key: value for key, value in kept.items() if key not in dropped} | own
 
 
-def _failure(order: Order, said: str, code: int) -> LlamamgrError:
+def _failure(order: Order, said: str, code: int, python: Path) -> LlamamgrError:
     if re.search(r"No space left on device|Disk quota exceeded", said):
         return DiskFullError(
             f"no space left while converting {order.name}", "free some, or name another disk with --output"
@@ -202,6 +200,8 @@ def _failure(order: Order, said: str, code: int) -> LlamamgrError:
         )
     shown = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
     hint = next((hint for word, hint in _HINTS if word in said), "")
+    if "ImportError" in said or "ModuleNotFoundError" in said:
+        hint = f"its environment is spoiled: remove {python.parent.parent} and run the command again"
     return EngineError(
         f"{order.name} was not converted: {reason}\n{shown}",
         hint or "is the model whole, and its architecture known?",

@@ -85,6 +85,8 @@ def install(
         spec = merged(former.spec if former else None, wish, paths)
         ready = None if wish.reinstall or wish.fresh else already(former, spec, wish)
         if ready is not None:
+            if former is not None and spec != former.spec:  # such as: follow the newest from now on
+                workshop.adopt(spec, ready, "install")
             return Installed(ready, is_new=False)
         if (wish.arch or ("" if former else "auto")) == "auto":
             _tell_choice(choose(paths, "auto"), report)

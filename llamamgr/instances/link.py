@@ -1,8 +1,8 @@
 """llama.cpp that something else installed, used where it lies: from PATH, a package manager, or a folder.
 
 A linked build is a folder of symbolic links to the programs, with a card like any other; nothing is copied. Whoever owns them may
-replace them at any time, so the card carries a fingerprint of the server: when that has changed, the build is asked and tested again,
-as a new build. The links point at the path that was named, not at what it resolves to, and so follow a package manager.
+replace them at any time, so the card carries a fingerprint of the server: when that has changed, it is asked and tested again, as a
+new build. The links point at the path that was named, not at what it resolves to, and so follow a package manager.
 """
 
 from __future__ import annotations
@@ -39,12 +39,22 @@ def link(name: str, where: str, paths: Paths, test: SelfTest, report: Report) ->
     return _linked(name, locate_server(where), paths, test, report)
 
 
+def is_unchanged(build: Build) -> bool:
+    """Whether ``build`` still is what its card says: always, but for a linked one that its owner replaced or removed."""
+    if build.card.source.kind != "linked":
+        return True
+    try:
+        return fingerprint(Path(build.card.source.location)) == build.card.fingerprint
+    except OSError:
+        return False
+
+
 def refreshed(build: Build, store: Store, paths: Paths, test: SelfTest) -> Build:
     """``build`` itself while it is what it was; tested anew as a new build when its owner replaced it.
 
     Costs one ``stat`` for a linked build, nothing for others. ``MissingToolError`` when the program is gone.
     """
-    if build.card.source.kind != "linked":
+    if is_unchanged(build):
         return build
     server = Path(build.card.source.location)
     if not server.is_file():
@@ -52,8 +62,6 @@ def refreshed(build: Build, store: Store, paths: Paths, test: SelfTest) -> Build
             f"{server}, which instance {build.card.instance!r} is linked to, is gone",
             f"`llamamgr link {build.card.instance} PATH` names another",
         )
-    if fingerprint(server) == build.card.fingerprint:
-        return build
     if build.card.instance == BORROWED:
         return borrowed(server, paths, test)
     return _linked(build.card.instance, server, paths, test, lambda progress: None)

@@ -33,6 +33,7 @@ from llamamgr.host.processes import capture, scrubbed_environment, stream_text
 TOOL = "llama-quantize"
 
 _KEPT = 64 * 1024  # characters of output kept for errors and sizes
+_LOOK_BACK = 200
 _NO_ROOM = 4 * 1024 * 1024  # bytes free below which a failed write is the disk's fault
 _SPARE = 16 * 1024 * 1024  # bytes besides the file itself
 _PREVIEW_TIMEOUT = 120.0
@@ -143,23 +144,28 @@ def _run(build: Build, order: Order, target: Path, tell: Tell) -> str:
     argv = [build.tool(TOOL), *order.flags, str(order.source), str(target), order.kind.name]
     if order.threads:
         argv.append(str(order.threads))
-    title = f"quantizing to {order.kind.name}"
-    said, shown = "", 0
-    tell(Stage(title))
-
-    def hear(text: str) -> None:
-        nonlocal said, shown
-        said = (said + text)[-_KEPT:]
-        # a count may be cut in two by the pipe: look a little back
-        count = quant_types.latest_count(said[-len(text) - 200 :])
-        if count and count[0] != shown:
-            shown = count[0]
-            tell(Stage(title, count[0], count[1]))
-
-    code = stream_text(argv, hear, env=_environment(build))
+    ear = Ear(f"quantizing to {order.kind.name}", tell)
+    code = stream_text(argv, ear, env=_environment(build))
     if code:
-        raise _failure(order, said, target.parent)
-    return said
+        raise _failure(order, ear.said, target.parent)
+    return ear.said
+
+
+class Ear:
+    """Takes the tool's output in pieces of any length: counts go to ``tell``, the last of all is kept in ``said``."""
+
+    def __init__(self, title: str, tell: Tell) -> None:
+        self._title, self._tell, self._shown = title, tell, 0
+        self.said = ""
+        tell(Stage(title))
+
+    def __call__(self, text: str) -> None:
+        self.said = (self.said + text)[-_KEPT:]
+        # a count may be cut in two by the pipe: look a little back
+        count = quant_types.latest_count(self.said[-len(text) - _LOOK_BACK :])
+        if count and count[0] != self._shown:
+            self._shown = count[0]
+            self._tell(Stage(self._title, count[0], count[1]))
 
 
 def _failure(order: Order, said: str, folder: Path | None = None) -> LlamamgrError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -67,12 +68,23 @@ def probe(root: Path, environment: Mapping[str, str] | None = None) -> Capabilit
         version=version[0],
         number=int(version["number"] or version["old_number"]),
         commit=version["commit"] or version["old_commit"],
-        tools=tuple(
-            sorted(path.name for path in (root / "bin").iterdir() if not path.name.startswith("lib"))
-        ),
+        tools=tools_in(root),
         flags=flags,
         devices=parse_devices(_ask(root, "--list-devices", env).output) if "--list-devices" in flags else (),
         unix_socket=hasattr(socket, "AF_UNIX") and ".sock" in help_said.output,
+    )
+
+
+def tools_in(root: Path) -> tuple[str, ...]:
+    """The programs of a build; libraries and papers beside them are none."""
+    folder = root / "bin"
+    found = folder.iterdir() if folder.is_dir() else ()
+    return tuple(
+        sorted(
+            path.name
+            for path in found
+            if not path.name.startswith("lib") and path.is_file() and os.access(path, os.X_OK)
+        )
     )
 
 

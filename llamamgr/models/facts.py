@@ -11,6 +11,8 @@ from llamamgr.core import gguf_facts, kv_cache
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header, TruncatedError, read_header
 
 # A small file's header comes with the first read; vocabularies of 260,000 tokens take 16 MB.
+_LARGEST = 2**62  # what a count may be at most; a header that says more is wrong or malicious
+_NUMBERS = ("parameters", "context", "embedding", "layers", "kv_bytes_per_token")
 _STEPS = (256 * 1024, 4 * 1024**2, 32 * 1024**2, 512 * 1024**2)
 
 
@@ -49,7 +51,13 @@ def read_facts(path: str, size: int, modified: int) -> FileFacts:
     if header.file_size > size:
         missing = f"incomplete: {size:,} of {header.file_size:,} bytes are there"
         return FileFacts(path, size, modified, problem=missing)
-    return _facts(header, path, size, modified, _digest(head, header, size))
+    facts = _facts(header, path, size, modified, _digest(head, header, size))
+    absurd = [name for name in _NUMBERS if not 0 <= getattr(facts, name) <= _LARGEST]
+    if absurd:
+        return FileFacts(
+            path, size, modified, problem=f"its header gives an impossible {absurd[0].replace('_', ' ')}"
+        )
+    return facts
 
 
 def load_header(path: Path, *, arrays: int | None = SHORT_ARRAY) -> tuple[Header, bytes]:

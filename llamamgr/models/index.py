@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from llamamgr.core.cards import ModelCard
+from llamamgr.core.cards import ModelCard, SkippedFile
 from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
@@ -22,6 +22,7 @@ from llamamgr.models.cache import FactCache
 from llamamgr.models.facts import FileFacts, load_header, read_facts
 from llamamgr.models.scan import Found, Listing, assemble, find
 from llamamgr.models.sources import EMBEDDED, sources_of
+from llamamgr.models.store import Store
 from llamamgr.models.stored import Shelf
 
 _FRESH = 1.0  # seconds for which the folders are taken to be as they were
@@ -48,6 +49,11 @@ class Index:
         self._snapshot: _Snapshot | None = None
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
+
+    @property
+    def store(self) -> Store:
+        """The own store: where models are created and pulled."""
+        return Store(self._paths.models)
 
     def refresh(self) -> Listing:
         """Look at every folder now."""
@@ -131,6 +137,18 @@ class Index:
         return self._snapshot
 
     def _hint(self, wanted: ModelName) -> str:
+        unusable = self._unusable(wanted)
+        if unusable:
+            return f"{unusable.path} cannot be used: {unusable.reason}"
+        return self._near(wanted)
+
+    def _unusable(self, wanted: ModelName) -> SkippedFile | None:
+        """A file that bears the name that was asked for and was passed over."""
+        asked = {wanted.model.lower(), f"{wanted.model}-{wanted.tag}".lower()}
+        skipped = self._current(_FRESH).listing.skipped
+        return next((file for file in skipped if Path(file.path).stem.lower() in asked), None)
+
+    def _near(self, wanted: ModelName) -> str:
         import difflib
 
         models = self._current(_FRESH).listing.models
@@ -181,7 +199,7 @@ def _told(card: ModelCard) -> ModelCard:
         return msgspec.structs.replace(card, template="") if card.chat_template else card
     media = [word for word in card.capabilities if word in ("vision", "audio")]
     before = [word for word in words if word != "insert"]
-    after = [word for word in words if word == "insert"]
+    after = ["insert"] if "insert" in (*words, *card.capabilities) else []
     return msgspec.structs.replace(card, capabilities=(*before, "completion", *after, *media))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.cards import ModelCard, SkippedFile
+from llamamgr.core.errors import InvalidNameError
 from llamamgr.core.gguf_facts import part_base
 from llamamgr.core.names import DEFAULT_TAG, ModelName
 from llamamgr.core.quants import split_quant
@@ -27,10 +29,20 @@ _UNFINISHED = (".incomplete", ".part", ".downloadinprogress", ".aria2", ".crdown
 
 
 class Root(msgspec.Struct, frozen=True):
-    """A folder to look through; ``source`` is what its models are said to come from."""
+    """A folder to look through; ``source`` is what its models are said to come from.
+
+    ``repository`` (``hf.co/org/repo``) is the name of all its models before the tag, ``prefixes`` gives it by the beginning of a
+    file's name; ``skipped`` are folders directly in it that are not looked into.
+    """
 
     path: str
     source: str
+    repository: str = ""
+    prefixes: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def repository_of(self, file: str) -> str:
+        return next((name for start, name in self.prefixes if file.startswith(start)), self.repository)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -40,6 +52,7 @@ class Found(msgspec.Struct, frozen=True):
     size: int
     modified: int
     source: str
+    repository: str = ""
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -67,9 +80,9 @@ class _Walk:
         self._left = _MOST_ENTRIES
 
     def through(self, root: Root) -> None:
-        self._folder(root.path, root.source, _DEEPEST)
+        self._folder(root.path, root, _DEEPEST)
 
-    def _folder(self, folder: str, source: str, depth: int) -> None:
+    def _folder(self, folder: str, root: Root, depth: int) -> None:
         try:
             if not self._is_new(Path(folder).stat()):
                 return
@@ -85,11 +98,11 @@ class _Walk:
                 )
                 return
             self._left -= 1
-            self._entry(entry, source, depth)
+            self._entry(entry, root, depth)
 
-    def _entry(self, entry: os.DirEntry[str], source: str, depth: int) -> None:
+    def _entry(self, entry: os.DirEntry[str], root: Root, depth: int) -> None:
         name = entry.name.lower()
-        if name.startswith("."):
+        if name.startswith(".") or (depth == _DEEPEST and name in root.skipped):
             return
         if not _is_unicode(entry.path):
             said = entry.path.encode(errors="backslashreplace").decode()
@@ -98,18 +111,21 @@ class _Walk:
         try:
             if entry.is_dir():
                 if depth > 0:
-                    self._folder(entry.path, source, depth - 1)
+                    self._folder(entry.path, root, depth - 1)
             elif name.endswith(".gguf"):
-                self._file(entry, source)
+                self._file(entry, root)
             elif ".gguf" in name and name.endswith(_UNFINISHED):
                 self.skipped.append(SkippedFile(entry.path, "an unfinished download"))
         except OSError as error:
             self.skipped.append(SkippedFile(entry.path, error.strerror or str(error)))
 
-    def _file(self, entry: os.DirEntry[str], source: str) -> None:
+    def _file(self, entry: os.DirEntry[str], root: Root) -> None:
         info = entry.stat()
-        if self._is_new(info):
-            self.found.append(Found(entry.path, info.st_size, info.st_mtime_ns, source))
+        if not stat.S_ISREG(info.st_mode):
+            self.skipped.append(SkippedFile(entry.path, "not a regular file"))
+        elif self._is_new(info):
+            repository = root.repository_of(entry.name)
+            self.found.append(Found(entry.path, info.st_size, info.st_mtime_ns, root.source, repository))
 
     def _is_new(self, info: os.stat_result) -> bool:
         identity = (info.st_dev, info.st_ino)
@@ -127,30 +143,49 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def assemble(files: Sequence[tuple[FileFacts, str]], skipped: Iterable[SkippedFile] = ()) -> Listing:
-    """Models of files with their sources, in the order found; earlier files have the first right to a name."""
-    faults = [*skipped, *(SkippedFile(file.path, file.problem) for file, _ in files if file.problem)]
-    projectors = _projectors(file for file, _ in files)
+def assemble(
+    files: Sequence[tuple[FileFacts, Found]],
+    skipped: Iterable[SkippedFile] = (),
+    stored: Iterable[ModelCard] = (),
+    first: str = "",
+) -> Listing:
+    """Models of files, in the order found, and those of stores. A store's model has the first right to its name, but for files
+    of the source ``first``; among files, the earlier one.
+    """
+    faults = [*skipped, *(SkippedFile(facts.path, facts.problem) for facts, _ in files if facts.problem)]
+    projectors = _projectors(facts for facts, _ in files)
     names = _Names()
-    models = []
-    for parts, source in _whole_models(files, faults):
-        projector = _projector_of(parts[0], projectors[Path(parts[0].path).parent])
-        models.append(_card(parts, source, names.give(parts[0].path), projector))
+    whole = list(_whole_models(files, faults))
+    models = [_named(parts, found, names, projectors) for parts, found in whole if found.source == first]
+    for card in stored:
+        if names.take(card.name):
+            models.append(card)
+        else:
+            faults.append(SkippedFile(card.path, f"another model is called {card.name} already"))
+    models += [_named(parts, found, names, projectors) for parts, found in whole if found.source != first]
     models.sort(key=lambda card: (-card.modified, card.name))
     return Listing(tuple(models), tuple(sorted(set(faults), key=lambda fault: (fault.path, fault.reason))))
 
 
+def _named(
+    parts: list[FileFacts], found: Found, names: _Names, projectors: dict[Path, list[FileFacts]]
+) -> ModelCard:
+    path = parts[0].path
+    projector = _projector_of(parts[0], projectors[Path(path).parent])
+    return card_of(parts, found.source, names.give(path, found.repository), projector)
+
+
 def _whole_models(
-    files: Iterable[tuple[FileFacts, str]], faults: list[SkippedFile]
-) -> Iterator[tuple[list[FileFacts], str]]:
-    groups: dict[tuple[str, int], list[tuple[FileFacts, str]]] = defaultdict(list)
-    for file, source in files:
-        if not file.problem and file.kind in ("model", "part"):
-            path = Path(file.path)
-            key = str(path.with_name(part_base(path.stem))) if file.parts > 1 else file.path
-            groups[key, file.parts].append((file, source))
+    files: Iterable[tuple[FileFacts, Found]], faults: list[SkippedFile]
+) -> Iterator[tuple[list[FileFacts], Found]]:
+    groups: dict[tuple[str, int], list[tuple[FileFacts, Found]]] = defaultdict(list)
+    for facts, found in files:
+        if not facts.problem and facts.kind in ("model", "part"):
+            path = Path(facts.path)
+            key = str(path.with_name(part_base(path.stem))) if facts.parts > 1 else facts.path
+            groups[key, facts.parts].append((facts, found))
     for (_, count), members in groups.items():
-        parts = sorted((file for file, _ in members), key=lambda file: file.part)
+        parts = sorted((facts for facts, _ in members), key=lambda facts: facts.part)
         missing = sorted(set(range(count)) - {part.part for part in parts})
         if missing:
             lacking = ", ".join(str(number + 1) for number in missing[:5]) + (", …" if missing[5:] else "")
@@ -159,7 +194,8 @@ def _whole_models(
             yield parts, members[0][1]
 
 
-def _card(parts: list[FileFacts], source: str, name: str, projector: FileFacts | None) -> ModelCard:
+def card_of(parts: Sequence[FileFacts], source: str, name: str, projector: FileFacts | None) -> ModelCard:
+    """The card of a model whose parts are all there, in order."""
     first = parts[0]
     digest = (
         first.digest
@@ -225,25 +261,37 @@ class _Names:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def give(self, path: str) -> str:
-        for model, tag in _candidates(Path(path)):
-            name = ModelName.parse(f"{model}:{tag}")
-            if name.key not in self._taken:
-                self._taken.add(name.key)
+    def take(self, name: str) -> bool:
+        """Whether ``name`` was free; now it is not."""
+        key = ModelName.parse(name).key
+        is_free = key not in self._taken
+        self._taken.add(key)
+        return is_free
+
+    def give(self, path: str, repository: str = "") -> str:
+        for candidate in _candidates(Path(path), repository):
+            try:
+                name = ModelName.parse(candidate)
+            except InvalidNameError:
+                continue  # a repository may have a longer name than a model
+            if self.take(name.short):
                 return name.short
         raise AssertionError("candidates never end")
 
 
-def _candidates(path: Path) -> Iterator[tuple[str, str]]:
-    """``base:tag``, then with the folder's name, then with a number."""
+def _candidates(path: Path, repository: str) -> Iterator[str]:
+    """``base:tag``, then with the folder's name, then with a number; of a repository, its name with tag or base first."""
     base, tag = split_quant(part_base(path.stem))
+    if repository:
+        yield f"{repository}:{tag or _speakable(base)}"
+        yield f"{repository}:{_speakable(path.stem)}"
     tag = tag or DEFAULT_TAG
-    yield _speakable(base), tag
+    yield f"{_speakable(base)}:{tag}"
     longer = f"{_speakable(base)[:50]}-{_speakable(path.parent.name)[:25]}"
-    yield longer, tag
+    yield f"{longer}:{tag}"
     number = 2
     while True:
-        yield f"{longer[:70]}-{number}", tag
+        yield f"{longer[:70]}-{number}:{tag}"
         number += 1
 
 

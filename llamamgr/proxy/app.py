@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from llamamgr.proxy import catalogue, gate, native, passage, replies
+from llamamgr.proxy import catalogue, gate, models, native, replies
+from llamamgr.proxy.routes import V1_ROUTES
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
 __all__ = ["Services", "add_public_routes", "build_app"]
@@ -20,6 +21,7 @@ def build_app(services: Services) -> web.Application:
     )
     app[SERVICES] = services
     gate.guard(app)
+    app.cleanup_ctx.append(models.pulls)
     add_public_routes(app)
     return app
 
@@ -34,9 +36,9 @@ def add_public_routes(app: web.Application) -> None:
     app.router.add_route("POST", "/api/show", catalogue.show)
     app.router.add_route("POST", "/api/generate", native.generate)
     app.router.add_route("POST", "/api/chat", native.chat)
-    app.router.add_route("GET", "/v1/models", catalogue.v1_models)
-    app.router.add_route("GET", "/v1/models/{name:.+}", catalogue.v1_model)
-    app.router.add_route("POST", "/v1/chat/completions", passage.chat_completions)
+    models.add_model_routes(app)
+    for method, path, handler in V1_ROUTES:
+        app.router.add_route(method, path, handler)
 
 
 async def root(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""What there is and what runs: ``/api/tags``, ``/api/show``, ``/api/ps``, ``/v1/models``."""
+"""What there is and what runs: ``/api/tags``, ``/api/show``, ``/api/ps``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llamamgr.proxy import replies
 from llamamgr.proxy.moments import expiry
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import ChildStatus
-from llamamgr.wire import golang, ollama, openai
+from llamamgr.wire import golang, ollama
 
 
 async def tags(request: web.Request) -> web.Response:
@@ -32,7 +32,7 @@ async def show(request: web.Request) -> web.Response:
         name = ModelName.parse(asked.model).short
         raise NotFoundError(f"model '{name}' not found", error.hint) from None
     header = await asyncio.to_thread(services.index.header, card, asked.verbose)
-    return _json(details.show_answer(card, header, asked.verbose, asked.system))
+    return _json(details.show_answer(card, header, asked.verbose, asked.system, asked.template))
 
 
 async def running(request: web.Request) -> web.Response:
@@ -48,23 +48,12 @@ def _running(child: ChildStatus, now: int) -> dict[str, Any]:
         "name": card.name,
         "model": card.name,
         "size": child.memory + child.memory_gpu,
-        "digest": card.digest,
+        "digest": details.digest(card),
         "details": details.details(card),
         "expires_at": expiry(child.expires, now),
         "size_vram": child.memory_gpu,
         "context_length": child.context,
     }
-
-
-async def v1_models(request: web.Request) -> web.Response:
-    cards = await _cards(services_of(request))
-    return replies.v1(openai.models_answer([(card.name, int(card.modified)) for card in cards]))
-
-
-async def v1_model(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
-    card = await services_of(request).resolve(name)
-    return replies.v1(openai.model_answer(name, int(card.modified)))
 
 
 async def _cards(services: Services) -> tuple[ModelCard, ...]:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import secrets
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 from aiohttp.typedefs import Handler, Middleware
 
 from llamamgr.core.config import Config, parse_address
@@ -133,12 +133,13 @@ def answering(*, hints: bool) -> Middleware:
         except web.HTTPNotFound:
             return replies.plain(404, b"404 page not found")
         except web.HTTPException as problem:
-            return replies.refusal(request, problem.status, problem.text or problem.reason)
+            return replies.refusal(request, replies.Told(problem.status, problem.text or problem.reason))
+        except http_exceptions.ContentEncodingError as problem:
+            return replies.refusal(request, replies.Told(400, problem.message))
         except ConnectionError:
             raise  # the client left while it was being answered
         except Exception as error:
-            told = replies.tell(request, error, hints=hints)
-            return replies.refusal(request, told.status, told.message, retry_after=told.retry_after)
+            return replies.refusal(request, replies.tell(request, error, hints=hints))
 
     return answer
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
+from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.moments import Stamps
-from llamamgr.proxy.relay import Want
+from llamamgr.proxy.relay import Take, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
@@ -19,8 +19,8 @@ from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import Event, Finished
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
-
-_UNCLOSED_ACTION = re.compile(r"\{\{(?:(?!\}\}).)*\Z", re.DOTALL)
+from llamamgr.wire.persona import Persona, persona_of
+from llamamgr.wire.script import Script, script_of
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -38,44 +38,50 @@ async def _answer(
 ) -> web.StreamResponse:
     services = services_of(request)
     since = services.clock()
-    model = await services.resolve(asked.model)
+    model = await _model(services, asked.model)
+    persona = persona_of(model)
     if asked.is_unload:
         await services.children.unload(model)
     else:
         ollama.check_capabilities(asked, model.capabilities)
-        if isinstance(asked, GenerateRequest):
-            refuse_what_is_not_served(asked)
-        want = Want(model, LoadOptions(**msgspec.structs.asdict(asked.load)), asked.keep_alive)
+        wishes = asked.options.over(persona.options).load
+        want = Want(model, LoadOptions(**msgspec.structs.asdict(wishes)), asked.keep_alive)
         if not asked.is_load:
-            return await Conversation(request, kind, asked, since).run(services, want)
+            conversation = Conversation(request, kind, asked, model, persona, since)
+            return await conversation.run(services, want)
         async with services.children.acquire(model, want.options, keep_alive=want.keep_alive):
             pass
     created = Stamps(services.clock)()
     return replies.native(ollama.load_answer(kind, asked.model, created, unload=asked.is_unload))
 
 
-def refuse_what_is_not_served(asked: GenerateRequest) -> None:
-    """``DialectError`` for a Go template or a suffix, neither of which may be dropped in silence."""
-    if _UNCLOSED_ACTION.search(asked.template):
-        line = asked.template.count("\n") + 1
-        raise DialectError(400, f"template: :{line}: unclosed action")
-    if asked.template:
-        raise DialectError(
-            501, "template: only the model's own chat template is applied; leave it out, or send raw prompts"
-        )
-    if asked.suffix:
-        raise DialectError(501, "suffix: text is not filled in between prompt and suffix; leave it out")
+async def _model(services: Services, name: str) -> ModelCard:
+    try:
+        return await services.resolve(name)
+    except NotFoundError:
+        if name.endswith(("-cloud", ":cloud")):
+            raise DialectError(403, "ollama cloud is disabled: remote model is unavailable") from None
+        raise
 
 
 class Conversation:
     """One generation on its way from a child to a client, as a stream of lines or one whole answer."""
 
     def __init__(
-        self, request: web.Request, kind: ollama.Kind, asked: GenerateRequest | ChatBody, since: int
+        self,
+        request: web.Request,
+        kind: ollama.Kind,
+        asked: GenerateRequest | ChatBody,
+        model: ModelCard,
+        persona: Persona,
+        since: int,
     ) -> None:
         self._request = request
         self._kind = kind
         self._asked = asked
+        self._model = model  # a lease may tell another one of the same file
+        self._persona = persona
+        self._script = script_of(asked, model, persona)
         self._clock = services_of(request).clock
         self._stamps = Stamps(self._clock)
         self._since = since
@@ -106,26 +112,58 @@ class Conversation:
     async def _attempt(self, lease: Lease) -> None:
         self._renderer = self._new_renderer()
         self._renderer.load_duration = int(lease.load_seconds * 1e9)
-        asked = self._asked
-        if isinstance(asked, GenerateRequest) and not _wants_chat(asked, lease.model):
-            await self._complete(asked, lease)
+        asked, model, persona = self._asked, self._model, self._persona
+        if self._script is not None:
+            await self._perform(self._script, lease)
+        elif isinstance(asked, GenerateRequest) and asked.suffix:
+            shape = ollama.to_prompt_request(asked, "", lease.context, persona)
+            await relay.generate(lease, engine.infill_call(asked.prompt, asked.suffix, shape), self._take)
+        elif isinstance(asked, GenerateRequest) and not _wants_chat(asked, model):
+            prompt = asked.prompt if asked.raw else await self._rendered(asked, lease)
+            await self._complete(prompt, lease, self._take)
         else:
-            call = engine.chat_call(ollama.to_chat_request(asked, lease.context, lease.model.capabilities))
-            await relay.generate(lease, call, self._take)
+            request = ollama.to_chat_request(asked, lease.context, model.capabilities, persona)
+            await relay.generate(lease, engine.chat_call(request), self._take)
 
-    async def _complete(self, asked: GenerateRequest, lease: Lease) -> None:
-        """By ``/completion``, which tells token ids: what ``context`` is made of."""
-        prompt = asked.prompt if asked.raw else await _rendered(asked, lease)
-        call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context))
+    async def _perform(self, script: Script, lease: Lease) -> None:
+        """By a Go template: the prompt is rendered here, and what comes back is read here."""
+        prompt = script.prompt(self._asked, self._persona, self._clock())
+        before = getattr(self._asked, "context", ())
+        if before:
+            told = engine.detokenize_call(before)
+            prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
+        reader = script.reader(self._asked, prompt)
 
         async def take(events: Sequence[Event]) -> None:
+            told = reader.feed(events)
+            if told:
+                await self._take(told)
+
+        await self._complete(prompt, lease, take)
+
+    async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
+        """By ``/completion``, which tells token ids: what ``context`` is made of."""
+        asked = self._asked
+        call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
+
+        async def remember(events: Sequence[Event]) -> None:
             last = events[-1]
-            if isinstance(last, Finished) and not asked.raw:
+            if isinstance(last, Finished) and isinstance(asked, GenerateRequest) and not asked.raw:
                 before = await relay.ask(lease.endpoint, engine.tokenize_call(prompt), engine.read_tokens)
                 self._renderer.context = (*before, *last.tokens)
-            await self._take(events)
+            await take(events)
 
-        await relay.generate(lease, call, take)
+        await relay.generate(lease, call, remember)
+
+    async def _rendered(self, asked: GenerateRequest, lease: Lease) -> str:
+        """The prompt as the file's own template puts it, after the text of an earlier answer's ``context``."""
+        think = ollama.thinking(asked, self._model.capabilities)
+        call = engine.apply_template_call(ollama.turns(asked, self._persona), think)
+        prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
+        if not asked.context:
+            return prompt
+        before = engine.detokenize_call(asked.context)
+        return await relay.ask(lease.endpoint, before, engine.read_content) + prompt
 
     async def _take(self, events: Sequence[Event]) -> None:
         event = self._renderer.event
@@ -142,15 +180,3 @@ def _wants_chat(asked: GenerateRequest, model: ModelCard) -> bool:
     if asked.raw or asked.context:
         return False
     return bool(asked.images or ollama.thinking(asked, model.capabilities))
-
-
-async def _rendered(asked: GenerateRequest, lease: Lease) -> str:
-    """The prompt as the model's template puts it, after the text of an earlier answer's ``context``."""
-    think = ollama.thinking(asked, lease.model.capabilities)
-    call = engine.apply_template_call(ollama.turns(asked), think)
-    prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
-    if not asked.context:
-        return prompt
-    return (
-        await relay.ask(lease.endpoint, engine.detokenize_call(asked.context), engine.read_content) + prompt
-    )

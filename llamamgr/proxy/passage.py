@@ -1,68 +1,90 @@
-"""``/v1/chat/completions``: the engine speaks OpenAI itself, so bytes pass through; only ``model`` becomes what was asked for."""
+"""``/v1/chat/completions``: the engine speaks OpenAI itself, so an answer passes, checked and under the name it was asked for."""
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, with_lease
-from llamamgr.proxy.services import Services, services_of
+from llamamgr.proxy.delivery import deliver
+from llamamgr.proxy.media import enclosures
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
+from llamamgr.proxy.replies import Told
+from llamamgr.proxy.services import services_of
 from llamamgr.proxy.upstream import Exchange, open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
-from llamamgr.wire import openai
+from llamamgr.wire import images, openai, openai_chat
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.openai_relay import BadAnswerError, Relay
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    body = await request.read()
-    asked = openai.peek(body)
     services = services_of(request)
+    fetching = services.config.server.fetch_media
+    asked = openai_chat.prepare(await request.read(), fetching=fetching)
     model = await services.resolve(asked.model)
+    check_chat(model, asked.model, has_media=asked.has_media)
+    if asked.addresses:
+        body = openai_chat.enclosed(asked.body, await enclosures(asked.addresses))
+        asked = msgspec.structs.replace(asked, body=body)
+    return await Passage(request, asked).run(Want(model))
+
+
+def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:
+    """``DialectError`` 400 when ``model``, asked for as ``name``, cannot do what is asked."""
     if "completion" not in model.capabilities:
-        raise DialectError(400, f'"{asked.model}" does not support chat')
-    passage = Passage(request, asked, body)
-    return await passage.run(services, Want(model))
+        raise DialectError(400, f'"{name}" does not support chat', param="model")
+    if has_media and not {"vision", "audio"} & set(model.capabilities):
+        raise DialectError(400, images.NO_MEDIA, param="messages")
+
+
+def last_words(told: Told) -> bytes:
+    """How a stream of OpenAI's ends that has gone wrong."""
+    return openai.stream_error(told.message, told.status)
 
 
 class Passage:
     """One request on its way through."""
 
-    def __init__(self, request: web.Request, asked: openai.Peek, body: bytes) -> None:
+    def __init__(self, request: web.Request, asked: openai_chat.Passing) -> None:
         self._request = request
         self._asked = asked
-        self._body = body
         self._writer = Writer(request, replies.EVENTS)
         self._whole = b""
 
-    async def run(self, services: Services, want: Want) -> web.StreamResponse:
-        try:
-            await with_lease(services.children, want, lambda: self._writer.sent, self._attempt)
-        except Exception as error:
-            if not self._writer.sent or isinstance(error, ConnectionError):
-                raise
-            told = replies.tell(self._request, error)
-            return await self._writer.break_off(openai.stream_error(told.message, told.status))
-        return await self._writer.finish() if self._asked.stream else replies.v1(self._whole)
+    async def run(self, want: Want) -> web.StreamResponse:
+        whole = None if self._asked.stream else self._answer
+        return await deliver(
+            self._request, want, self._writer, self._attempt, whole=whole, last_words=last_words
+        )
+
+    def _answer(self) -> web.Response:
+        return replies.v1(self._whole)
 
     async def _attempt(self, lease: Lease) -> None:
         path = "/v1/chat/completions"
-        async with open_exchange(lease.endpoint, "POST", path, JSON, self._body) as exchange:
+        async with open_exchange(lease.endpoint, "POST", path, JSON, self._asked.body) as exchange:
             if exchange.status != 200:
                 raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
-            rewriter = openai.ModelRewriter(lease.model.name.encode(), self._asked.model.encode())
+            relay = Relay(self._asked.model)
             if self._asked.stream:
-                await self._stream(exchange, rewriter)
-            else:
-                whole = await exchange.read()
-                self._whole = rewriter.feed(whole) + rewriter.eof()
+                await self._stream(exchange, relay)
+                return
+            try:
+                self._whole = relay.whole(await exchange.read())
+            except BadAnswerError as bad:
+                raise GenerationFailedError(bad.failed) from None
 
-    async def _stream(self, exchange: Exchange, rewriter: openai.ModelRewriter) -> None:
+    async def _stream(self, exchange: Exchange, relay: Relay) -> None:
         async for data in exchange:
-            passed = rewriter.feed(data)
+            passed = relay.feed(data)
             if passed:
                 await self._writer.write(passed)
-        rest = rewriter.eof()
-        if rest:
-            await self._writer.write(rest)
+            if relay.ended or relay.failed:
+                break
+        relay.eof()
+        if relay.failed:
+            raise GenerationFailedError(relay.failed)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
 
 from llamamgr.core.errors import BusyError, LlamamgrError, NotFoundError, UsageError
 from llamamgr.proxy.relay import GenerationFailedError
-from llamamgr.wire import ollama, openai
+from llamamgr.wire import anthropic, ollama, openai
 from llamamgr.wire.errors import DialectError
 
 log = logging.getLogger(__name__)
@@ -20,15 +22,37 @@ V1_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
 
+Dialect: TypeAlias = Literal["ollama", "openai", "anthropic"]
+# what is neither under /v1/ nor under /api/ and yet answers as OpenAI and llama-server do
+_ENGINE_PATHS = frozenset(
+    {
+        *(
+            "/rerank",
+            "/v2/rerank",
+            "/props",
+            "/slots",
+            "/metrics",
+            "/tokenize",
+            "/detokenize",
+            "/apply-template",
+        ),
+        *("/infill", "/completion", "/lora-adapters"),
+    }
+)
+
 
 class Told(msgspec.Struct, frozen=True):
-    """A failure as a client is told it; ``retry_after`` is seconds, 0 for none."""
+    """A failure as a client is told it; ``retry_after`` is seconds, 0 for none, ``param`` and ``code`` as in ``DialectError``."""
 
     status: int
     message: str
     retry_after: int = 0
+    param: str | None = None
+    code: str | None = None
 
 
+# the engine's word for what went wrong → OpenAI's
+_CODES = {"exceed_context_size_error": "context_length_exceeded"}
 INTERNAL = Told(500, "internal error: the daemon's log has the details")
 
 
@@ -48,26 +72,54 @@ def tell(request: web.Request, error: Exception, *, hints: bool = False) -> Told
 
 def _foreseen(error: Exception, hints: bool) -> Told | None:
     if isinstance(error, DialectError):
-        return Told(error.status, error.message)
+        return Told(error.status, error.message, param=error.param, code=error.code)
     if isinstance(error, GenerationFailedError):
-        return Told(error.failed.status, error.failed.message)
+        return Told(error.failed.status, error.failed.message, code=_CODES.get(error.failed.type))
     if isinstance(error, LlamamgrError):
         plain = isinstance(error, UsageError | NotFoundError) and not hints
         retry_after = error.retry_after if isinstance(error, BusyError) else 0
-        return Told(error.status, error.what if plain else str(error), retry_after)
+        code = "model_not_found" if isinstance(error, NotFoundError) else None
+        return Told(error.status, error.what if plain else str(error), retry_after, code=code)
     return None
 
 
-def speaks_openai(request: web.Request) -> bool:
-    return request.path.startswith("/v1/")
+def dialect_of(request: web.Request) -> Dialect:
+    """The dialect that a request's path, and for the list of models its headers, speak."""
+    path = request.path
+    if path.startswith("/v1/"):
+        asks_anthropic = path.startswith("/v1/models") and "anthropic-version" in request.headers
+        return "anthropic" if asks_anthropic or path.startswith("/v1/messages") else "openai"
+    return "openai" if path in _ENGINE_PATHS or path.startswith("/upstream/") else "ollama"
 
 
-def refusal(request: web.Request, status: int, message: str, retry_after: int = 0) -> web.Response:
-    """An error in the dialect of the request's path."""
-    headers = {"Retry-After": str(retry_after)} if retry_after else {}
-    if speaks_openai(request):
-        return _response(status, openai.error_body(status, message), V1_JSON, headers)
-    return _response(status, ollama.error_body(message), NATIVE_JSON, headers)
+def refusal(request: web.Request, told: Told) -> web.Response:
+    """An error in the dialect of the request."""
+    headers = {"Retry-After": str(told.retry_after)} if told.retry_after else {}
+    match dialect_of(request):
+        case "anthropic":
+            id = _anthropic_id()  # noqa: A001 - the field's name
+            body = anthropic.error_body(told.status, told.message, id)
+            return _response(told.status, body, V1_JSON, headers | anthropic_headers(id))
+        case "openai":
+            body = openai.error_body(told.status, told.message, told.param, told.code)
+            return _response(told.status, body, V1_JSON, headers)
+        case "ollama":
+            return _response(told.status, ollama.error_body(told.message), NATIVE_JSON, headers)
+
+
+def anthropic_headers(id: str = "") -> dict[str, str]:  # noqa: A002 - the field's name
+    """What every answer to an Anthropic client has; a fresh id unless one is given."""
+    return {"request-id": id or _anthropic_id()}
+
+
+def _anthropic_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
+def left_out(tools: Sequence[str]) -> dict[str, str]:
+    """Tells, in a header, which tools a model was not offered: only the original API's servers can run them."""
+    names = ", ".join(name for name in tools if name.isascii() and name.isprintable())
+    return {"X-Left-Out-Tools": names} if names else {}
 
 
 def plain(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -79,8 +131,8 @@ def native(body: bytes, status: int = 200) -> web.Response:
     return _response(status, body, NATIVE_JSON, {})
 
 
-def v1(body: bytes, status: int = 200) -> web.Response:
-    return _response(status, body, V1_JSON, {})
+def v1(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return _response(status, body, V1_JSON, headers or {})
 
 
 def _response(status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> web.Response:

@@ -12,8 +12,11 @@ from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config
+from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
+from llamamgr.proxy.transfers import Transfers
 from llamamgr.supervise.lease import Children
+from llamamgr.wire.responses_memory import Memory
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -27,7 +30,8 @@ class Services(msgspec.Struct):
     """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon,
     ``reload`` reads its configuration anew (``ConfigError``: nothing changed).
 
-    ``lag`` is the loop's lateness in seconds at a share of samples. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
+    ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
+    from. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
     """
 
     children: Children
@@ -41,6 +45,9 @@ class Services(msgspec.Struct):
     stopping: bool = False
     clock: Callable[[], int] = time.time_ns
     hostname: str = msgspec.field(default_factory=socket.gethostname)
+    answers: Memory = msgspec.field(default_factory=Memory)
+    transfers: Transfers = msgspec.field(default_factory=Transfers)
+    quantize: Quantizer | None = None
 
     async def resolve(self, name: str) -> ModelCard:
         """The model of that name; off the loop when the disk must be looked at. Errors as ``Index.resolve``."""

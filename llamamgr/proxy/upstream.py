@@ -10,7 +10,7 @@ Reading pauses while the consumer is behind (``BUFFER_LIMIT``), so a slow client
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -71,20 +71,44 @@ class Exchange:
 
 @asynccontextmanager
 async def open_exchange(
-    endpoint: Endpoint, method: str, path: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b""
+    endpoint: Endpoint,
+    method: str,
+    path: str,
+    headers: Sequence[tuple[str, str]] = (),
+    body: bytes | AsyncIterable[bytes] = b"",
+    length: int | None = None,
 ) -> AsyncIterator[Exchange]:
     """Send one request and wait for the head of its answer; leaving the block early closes the connection at once.
 
-    ``UpstreamLostError`` when nobody listens or the connection ends before a head came.
+    A body that comes in pieces is sent as they come, ``length`` bytes in all where that is known. ``UpstreamLostError`` when
+    nobody listens or the connection ends before a head came.
     """
     key = [("Authorization", f"Bearer {endpoint.api_key}")] if endpoint.api_key else []
-    request = http1.request_bytes(method, path, [*headers, *key, ("Connection", "close")], body)
+    all_headers = [*headers, *key, ("Connection", "close")]
+    if isinstance(body, bytes):
+        request = http1.request_bytes(method, path, all_headers, body)
+    else:
+        request = http1.request_head(method, path, all_headers, length)
     connection = await _connect(endpoint, method)
     try:
         connection.send(request)
+        if not isinstance(body, bytes):
+            await _send(connection, body, chunked=length is None)
         yield Exchange(connection, await connection.head())
     finally:
         connection.abort()
+
+
+async def _send(connection: _Connection, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+    """Send ``body`` piece by piece, as fast as the child takes it; an answer that comes meanwhile ends it."""
+    async for piece in body:
+        if connection.answered:
+            return
+        if piece:
+            connection.send(http1.chunk(piece) if chunked else piece)
+            await connection.drain()
+    if chunked:
+        connection.send(http1.chunk(b""))
 
 
 async def _connect(endpoint: Endpoint, method: str) -> _Connection:
@@ -115,6 +139,23 @@ class _Connection(asyncio.Protocol):
         self._ended = False
         self._lost: UpstreamLostError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def answered(self) -> bool:
+        """True once a head has come or none will."""
+        return self._head is not None or self._lost is not None
+
+    async def drain(self) -> None:
+        """Wait until what was sent has gone out so far that more may follow."""
+        await self._writable.wait()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def send(self, request: bytes) -> None:
         if self._transport is not None:
@@ -173,6 +214,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._writable.set()
         if self._lost is None:
             self._close(error)
         self._wake()

@@ -6,21 +6,31 @@ ends with an error in its dialect and a connection that is closed without the la
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from aiohttp import web
 
 
 class Writer:
-    """The stream of status 200 that answers ``request``, once there is something to write."""
+    """The stream that answers ``request``, once there is something to write; its status is 200 unless ``head`` says another."""
 
-    def __init__(self, request: web.Request, content_type: str) -> None:
+    def __init__(
+        self, request: web.Request, content_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._request = request
-        self._content_type = content_type
+        self._status = 200
+        self._headers = [("Content-Type", content_type), *(headers or {}).items()]
         self._response: web.StreamResponse | None = None
 
     @property
     def sent(self) -> bool:
         """True once a byte of the answer reached the client's connection."""
         return self._response is not None
+
+    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """What the head will be; to be called before anything is written."""
+        self._status = status
+        self._headers = [*headers]
 
     async def write(self, data: bytes) -> None:
         """Send ``data``, after the head when it is the first; waits while the client is slow."""
@@ -42,7 +52,9 @@ class Writer:
 
     async def _begun(self) -> web.StreamResponse:
         if self._response is None:
-            response = web.StreamResponse(headers={"Content-Type": self._content_type})
+            response = web.StreamResponse(status=self._status)
+            for name, value in self._headers:
+                response.headers.add(name, value)
             await response.prepare(self._request)
             self._response = response
         return self._response

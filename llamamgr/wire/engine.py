@@ -28,6 +28,7 @@ __all__ = [
     "count_call",
     "detokenize_call",
     "error_of",
+    "infill_call",
     "read_content",
     "read_count",
     "read_prompt",
@@ -52,7 +53,7 @@ class EngineCall(msgspec.Struct, frozen=True):
 
     def stream(self) -> EngineStream:
         """The reader of this call's answer."""
-        kind = CompletionStream if self.path == "/completion" else ChatStream
+        kind = CompletionStream if self.path in ("/completion", "/infill") else ChatStream
         return kind(self.top_logprobs)
 
 
@@ -109,8 +110,18 @@ def completion_call(request: PromptRequest) -> EngineCall:
     return EngineCall("POST", "/completion", msgspec.json.encode(body), request.top_logprobs)
 
 
+def infill_call(prefix: str, suffix: str, request: PromptRequest) -> EngineCall:
+    """``POST /infill``: what stands between two texts, for models with tokens for it. The request's own prompt is not used."""
+    call = completion_call(request)
+    body: dict[str, object] = msgspec.json.decode(call.body)
+    body |= {"input_prefix": prefix, "input_suffix": suffix, "prompt": ""}
+    return EngineCall("POST", "/infill", msgspec.json.encode(body), call.top_logprobs)
+
+
 def apply_template_call(
-    messages: tuple[Message, ...], think: neutral.Think = None, tools: tuple[msgspec.Raw, ...] = ()
+    messages: tuple[Message | msgspec.Raw, ...],
+    think: neutral.Think = None,
+    tools: tuple[msgspec.Raw, ...] = (),
 ) -> EngineCall:
     """``POST /apply-template``; the answer is read by ``read_prompt``."""
     body: dict[str, object] = {"messages": [_message(message) for message in messages]}

@@ -93,20 +93,29 @@ def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -
     return decode_sound(body, kind, struct, types)[0]
 
 
-def decode_sound(
-    body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]
-) -> tuple[_T, bytes]:
+def decode_sound(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -> tuple[_T, bytes]:
     """As ``decode``, and the bytes it was read from: ``body``, mended where Go would have passed over a fault."""
     if not body.strip():
         raise DialectError(400, "missing request body")
     try:
-        return _decode(body, kind)
+        return _decode(_utf8(body), kind)
     except msgspec.ValidationError as error:
         raise DialectError(400, _ill_typed(str(error), struct, types)) from None
     except msgspec.DecodeError as error:
         raise DialectError(400, _malformed(str(error), body)) from None
     except RecursionError:
         raise DialectError(400, "json: exceeded max depth") from None
+
+
+def _utf8(body: bytes) -> bytes:
+    """``body`` as UTF-8; strings that are skipped while decoding are not looked at there."""
+    if body.isascii():
+        return body
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return body.decode("utf-8", "replace").encode()
+    return body
 
 
 def _decode(body: bytes, kind: type[_T]) -> tuple[_T, bytes]:

@@ -35,7 +35,7 @@ from llamamgr.wire.gotemplate_syntax import parse
 from llamamgr.wire.gotemplate_values import FUNCTIONS, UNSUPPORTED
 from llamamgr.wire.neutral import Message, Think, ToolCall
 
-__all__ = ["Template", "TemplateError", "compiled"]
+__all__ = ["Template", "TemplateError", "compiled", "fields_of", "operands_of"]
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -118,10 +118,10 @@ class Template(msgspec.Struct, frozen=True):
 def compiled(text: str) -> Template:
     """``text`` parsed; ``TemplateError`` in Go's words, or naming the construct that is not supported."""
     nodes = parse(text, FUNCTIONS | frozenset(UNSUPPORTED))
-    for operand in _operands(nodes):
+    for operand in operands_of(nodes):
         if isinstance(operand, Function) and operand.name in UNSUPPORTED:
             raise TemplateError(f'template: the function "{operand.name}" is not supported here')
-    names = frozenset(name.lower() for operand in _operands(nodes) for name in _fields(operand))
+    names = frozenset(name.lower() for operand in operands_of(nodes) for name in fields_of(operand))
     if not names & {"messages", "response"}:
         nodes += (Action(Pipeline(((Field(("Response",)),),))),)
         names |= {"response"}
@@ -224,7 +224,7 @@ def _encoded(value: Any) -> str:
 # -- looking at nodes
 
 
-def _operands(nodes: Nodes) -> Iterator[Operand]:
+def operands_of(nodes: Nodes) -> Iterator[Operand]:
     """Every operand anywhere in ``nodes``."""
     for node in nodes:
         match node:
@@ -232,8 +232,8 @@ def _operands(nodes: Nodes) -> Iterator[Operand]:
                 yield from _of_pipeline(pipeline)
             case Branch(_, pipeline, body, otherwise):
                 yield from _of_pipeline(pipeline)
-                yield from _operands(body)
-                yield from _operands(otherwise)
+                yield from operands_of(body)
+                yield from operands_of(otherwise)
 
 
 def _of_pipeline(pipeline: Pipeline) -> Iterator[Operand]:
@@ -246,7 +246,8 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[Operand]:
                 yield from _of_pipeline(Pipeline(((operand.of,),)))
 
 
-def _fields(operand: Operand) -> tuple[str, ...]:
+def fields_of(operand: Operand) -> tuple[str, ...]:
+    """The names after its dots."""
     match operand:
         case Field(names):
             return names
@@ -270,7 +271,7 @@ def _cut(nodes: Nodes) -> tuple[Nodes, bool]:
                     otherwise, is_cut = _cut(otherwise)
                 kept.append(msgspec.structs.replace(node, body=body, otherwise=otherwise))
             case Action(pipeline):
-                is_cut = any("Response" in _fields(operand) for operand in _of_pipeline(pipeline))
+                is_cut = any("Response" in fields_of(operand) for operand in _of_pipeline(pipeline))
                 kept.append(node)
             case _:
                 kept.append(node)

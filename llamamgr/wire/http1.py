@@ -32,7 +32,9 @@ __all__ = [
     "PrematureEndError",
     "ProtocolError",
     "ResponseParser",
+    "chunk",
     "request_bytes",
+    "request_head",
 ]
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -80,6 +82,29 @@ def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], 
     ``ValueError`` when a part holds what would end its line: nothing a client sent can become a second
     request.
     """
+    framing = []
+    if body or method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        framing = [f"Content-Length: {len(body)}"]
+    return _head(method, target, headers, framing) + body
+
+
+def request_head(
+    method: str, target: str, headers: Sequence[tuple[str, str]], length: int | None = None
+) -> bytes:
+    """The head of a request whose body follows, of ``length`` bytes or, when that is None, in chunks by ``chunk``.
+
+    As ``request_bytes`` otherwise.
+    """
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return _head(method, target, headers, [framing])
+
+
+def chunk(data: bytes) -> bytes:
+    """A piece of a chunked body; an empty one ends it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _head(method: str, target: str, headers: Sequence[tuple[str, str]], framing: Sequence[str]) -> bytes:
     if not _REQUEST_METHOD.match(method) or not _REQUEST_TARGET.match(target):
         raise ValueError(f"no valid request line: {method!r} {target!r}")
     lines = [f"{method} {target} HTTP/1.1"]
@@ -90,9 +115,7 @@ def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], 
             raise ValueError(f"no valid header: {name!r}: {value!r}")
         if name.lower() not in _FRAMING:
             lines.append(f"{name}: {value}")
-    if body or method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+    return "\r\n".join((*lines, *framing, "", "")).encode("latin-1")
 
 
 class ResponseParser:

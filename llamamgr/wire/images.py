@@ -55,7 +55,10 @@ def values_of(part: Mapping[str, Any]) -> list[str]:
 def enclose(part: Mapping[str, Any], fetched: Mapping[str, str]) -> dict[str, Any]:
     """``part`` with every address in ``fetched`` replaced by what it stands for there."""
     return {
-        key: {name: fetched.get(inner, inner) if isinstance(inner, str) else inner for name, inner in value.items()}
+        key: {
+            name: fetched.get(inner, inner) if isinstance(inner, str) else inner
+            for name, inner in value.items()
+        }
         if isinstance(value, dict)
         else fetched.get(value, value)
         if isinstance(value, str)

@@ -70,12 +70,27 @@ class LoadWishes(msgspec.Struct, frozen=True):
     use_mmap: bool | None = None
 
 
+_NO_WISHES = LoadWishes()
+
+
 class Options(msgspec.Struct, frozen=True):
     """A request's options: ``sampling`` in the engine's names, ``ignored`` those that mean nothing here."""
 
     sampling: Sampling = {}
     load: LoadWishes = LoadWishes()
     ignored: tuple[str, ...] = ()
+
+    def over(self, base: Options) -> Options:
+        """These, and where they say nothing those of ``base``."""
+        if not base.sampling and base.load == _NO_WISHES:
+            return self
+        said = {
+            name: value
+            for name, value in msgspec.structs.asdict(self.load).items()
+            if value != getattr(_NO_WISHES, name)
+        }
+        load = msgspec.structs.replace(base.load, **said)
+        return Options({**base.sampling, **self.sampling}, load, self.ignored)
 
 
 def parse_options(options: Mapping[str, object]) -> Options:

@@ -9,6 +9,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Think
 from llamamgr.wire.ollama_options import settle
 from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
+from llamamgr.wire.persona import NOBODY, Persona, begin
 
 
 def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
@@ -37,12 +38,14 @@ def _full(name: str) -> str:
         return name
 
 
-def turns(request: Inference) -> tuple[Message, ...]:
+def turns(request: Inference, persona: Persona = NOBODY) -> tuple[Message, ...]:
     """The conversation that a request stands for; a prompt is one turn of the user, after the system's."""
     if isinstance(request, ChatBody):
-        return request.messages
+        return begin(request.messages, persona)
+    system = request.system or persona.system
+    before = () if request.context else persona.messages
     user = Message("user", request.prompt, images=request.images)
-    return (Message("system", request.system), user) if request.system else (user,)
+    return (*((Message("system", system),) if system else ()), *before, user)
 
 
 def thinking(request: Inference, capabilities: tuple[str, ...]) -> Think:
@@ -52,12 +55,14 @@ def thinking(request: Inference, capabilities: tuple[str, ...]) -> Think:
     return request.think
 
 
-def to_chat_request(request: Inference, context: int, capabilities: tuple[str, ...] = ()) -> ChatRequest:
+def to_chat_request(
+    request: Inference, context: int, capabilities: tuple[str, ...] = (), persona: Persona = NOBODY
+) -> ChatRequest:
     """For the engine's chat endpoint; ``context`` is the child's tokens per slot, which bounds the answer."""
     return ChatRequest(
-        messages=turns(request),
+        messages=turns(request, persona),
         tools=request.tools if isinstance(request, ChatBody) else (),
-        sampling=settle(request.sampling, context),
+        sampling=settle(request.options.over(persona.options).sampling, context),
         response_format=request.response_format,
         think=thinking(request, capabilities),
         logprobs=request.logprobs,
@@ -65,11 +70,13 @@ def to_chat_request(request: Inference, context: int, capabilities: tuple[str, .
     )
 
 
-def to_prompt_request(request: GenerateRequest, prompt: str, context: int) -> PromptRequest:
+def to_prompt_request(
+    request: Inference, prompt: str, context: int, persona: Persona = NOBODY
+) -> PromptRequest:
     """For the engine's completion endpoint; ``prompt`` is a raw one, or what the model's template made."""
     return PromptRequest(
         prompt=prompt,
-        sampling=settle(request.sampling, context),
+        sampling=settle(request.options.over(persona.options).sampling, context),
         response_format=request.response_format,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,

@@ -92,7 +92,7 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     _check_arguments(chat.messages)
     changed = _changes(chat)
     media = any(map(images.values_of, parts))
-    return Passing(chat.model, bool(chat.stream), _with(_valid(sound), changed), media, addresses)
+    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses)
 
 
 def enclosed(body: bytes, fetched: Mapping[str, str]) -> bytes:
@@ -165,7 +165,9 @@ def _with(body: bytes, changed: dict[str, Any]) -> bytes:
     top: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     for field, value in changed.items():
         if value is _RENAME:
-            top[field] = [_renamed(turn) for turn in msgspec.json.decode(top[field], type=list[dict[str, msgspec.Raw]])]
+            top[field] = [
+                _renamed(turn) for turn in msgspec.json.decode(top[field], type=list[dict[str, msgspec.Raw]])
+            ]
         elif value is None:
             top.pop(field, None)
         else:
@@ -176,17 +178,6 @@ def _with(body: bytes, changed: dict[str, Any]) -> bytes:
 def _renamed(turn: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     thought = turn.pop("reasoning", NOTHING)
     return turn if bytes(thought) in (b"", b"null") else {"reasoning_content": thought, **turn}
-
-
-def _valid(body: bytes) -> bytes:
-    """``body`` as UTF-8 that the engine can read: what is skipped while decoding is not looked at there."""
-    if body.isascii():
-        return body
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return body.decode("utf-8", "replace").encode()
-    return body
 
 
 def _check_arguments(turns: list[_Turn]) -> None:

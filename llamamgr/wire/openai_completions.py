@@ -25,9 +25,30 @@ Prompt: TypeAlias = str | tuple[int, ...]
 _MOST_CHOICES = 1024
 _MOST_LOGPROBS = 20
 _OURS = frozenset(
-    {"model", "prompt", "stream", "stream_options", "echo", "suffix", "logprobs", "n", "best_of", "user", "response_fields"}
+    {
+        "model",
+        "prompt",
+        "stream",
+        "stream_options",
+        "echo",
+        "suffix",
+        "logprobs",
+        "n",
+        "best_of",
+        "user",
+        "response_fields",
+    }
 )
-_FIELDS = ("index", "content", "tokens", "stop", "stop_type", "tokens_predicted", "tokens_evaluated", "timings")
+_FIELDS = (
+    "index",
+    "content",
+    "tokens",
+    "stop",
+    "stop_type",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "timings",
+)
 _NOTHING = msgspec.Raw(b"")
 
 
@@ -107,7 +128,7 @@ def parse(body: bytes) -> CompletionRequest:
 def _check(request: CompletionRequest, best_of: int | None) -> None:
     if best_of is not None and best_of != request.n:
         raise DialectError(400, "best_of other than n is not served; leave it out", param="best_of")
-    if not 1 <= request.n or request.choices > _MOST_CHOICES:
+    if request.n < 1 or request.choices > _MOST_CHOICES:
         raise DialectError(400, f"n times prompts must be between 1 and {_MOST_CHOICES}", param="n")
     if request.logprobs is not None and not 0 <= request.logprobs <= _MOST_LOGPROBS:
         raise DialectError(400, f"logprobs must be between 0 and {_MOST_LOGPROBS}", param="logprobs")
@@ -176,7 +197,12 @@ class _Choice:
         self.texts = [echoed] if echoed else []
         self.offset = len(echoed)
         self.echoed = echoed
-        self.logprobs: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        self.logprobs: dict[str, list[Any]] = {
+            "tokens": [],
+            "token_logprobs": [],
+            "top_logprobs": [],
+            "text_offset": [],
+        }
         self.last: _Chunk | None = None
         self.cached = 0
 
@@ -187,7 +213,9 @@ class Renderer:
     ``head`` are the fields that every object starts with; ``echoed`` the text of each prompt when it is to be repeated.
     """
 
-    def __init__(self, request: CompletionRequest, head: Mapping[str, Any], echoed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, request: CompletionRequest, head: Mapping[str, Any], echoed: Sequence[str] = ()
+    ) -> None:
         self.failed: Failed | None = None
         self._request = request
         self._head = msgspec.json.encode({**head, "object": "text_completion"})[:-1]
@@ -227,7 +255,7 @@ class Renderer:
     def whole(self) -> bytes:
         """The answer to a request without ``stream``."""
         choices = [self._shown(place, "".join(one.texts), one) for place, one in enumerate(self._choices)]
-        more = {"choices": choices, "usage": self._usage()}
+        more: dict[str, Any] = {"choices": choices, "usage": self._usage()}
         if bytes(self._timings):
             more["timings"] = self._timings
         return self._head + b"," + msgspec.json.encode(more)[1:]
@@ -242,7 +270,11 @@ class Renderer:
         if choice.last is not None:
             return b""
         text = "" if self._request.silent else chunk.content
-        shown = self._logprobs(choice, chunk) if chunk.completion_probabilities and not self._request.silent else None
+        shown = (
+            self._logprobs(choice, chunk)
+            if chunk.completion_probabilities and not self._request.silent
+            else None
+        )
         if chunk.stop:
             choice.cached = _cached(chunk)
             choice.last = chunk
@@ -288,7 +320,9 @@ class Renderer:
         for one in chunk.completion_probabilities:
             told["tokens"].append(one.token)
             told["token_logprobs"].append(one.logprob or 0.0)
-            told["top_logprobs"].append({rival.token: rival.logprob or 0.0 for rival in one.top_logprobs[:top]})
+            told["top_logprobs"].append(
+                {rival.token: rival.logprob or 0.0 for rival in one.top_logprobs[:top]}
+            )
             told["text_offset"].append(choice.offset)
             choice.offset += len(one.token)
         if not self._request.stream:

@@ -64,7 +64,9 @@ class Relay:
             end = data.rfind(b"\n") + 1
             data, self._held = data[:end], data[end:]
             if len(self._held) > MAX_EVENT:
-                self.failed = Failed(502, f"the engine sent an event longer than {MAX_EVENT} bytes", "protocol_error")
+                self.failed = Failed(
+                    502, f"the engine sent an event longer than {MAX_EVENT} bytes", "protocol_error"
+                )
         out = []
         for line in data.splitlines():
             if self.ended or self.failed:

@@ -100,7 +100,8 @@ def read(request: RerankRequest, body: bytes) -> Scores:
         raise ProtocolError(f"the engine scored {len(answer.results)} of {len(request.documents)} documents")
     ranked = sorted(answer.results, key=lambda one: -one.relevance_score)[: request.most]
     scores = [
-        (one.index, one.relevance_score if request.raw_scores else _sigmoid(one.relevance_score)) for one in ranked
+        (one.index, one.relevance_score if request.raw_scores else _sigmoid(one.relevance_score))
+        for one in ranked
     ]
     return Scores(tuple(scores), answer.usage.total_tokens)
 
@@ -109,7 +110,8 @@ def answer(request: RerankRequest, scores: Scores, id: str) -> bytes:  # noqa: A
     """The answer in the form that was asked in."""
     if request.is_tei:
         rows = [
-            {"index": place, "score": score, **_shown(request, place, "text")} for place, score in scores.ranked
+            {"index": place, "score": score, **_shown(request, place, "text")}
+            for place, score in scores.ranked
         ]
         return msgspec.json.encode(rows)
     results = [

@@ -31,6 +31,20 @@ def test_each_line_is_marked_and_each_fault_followed_by_what_mends_it(monkeypatc
     )
 
 
+def test_what_does_not_apply_here_is_neither_good_nor_bad_and_each_thing_to_type_has_its_line(
+    monkeypatch, capsys
+):
+    answers(
+        monkeypatch,
+        Finding("rocm", True, "no AMD GPU is seen here", applies=False),
+        Finding("cuda", False, "missing: CUDA compiler", "sudo apt install a; see b.org"),
+    )
+    command.doctor(as_json=False)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "· rocm  no AMD GPU is seen here"
+    assert lines[2:4] == ["→ sudo apt install a", "→ see b.org"]
+
+
 def test_something_indispensable_missing_is_status_7(monkeypatch, capsys):
     answers(monkeypatch, Finding("compiler", False, "none", "sudo apt install g++", required=True))
     with pytest.raises(typer.Exit) as caught:
@@ -43,6 +57,7 @@ def test_something_indispensable_missing_is_status_7(monkeypatch, capsys):
         "text": "none",
         "mend": "sudo apt install g++",
         "required": True,
+        "applies": True,
     }
 
 

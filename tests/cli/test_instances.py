@@ -30,7 +30,7 @@ def two_builds(monkeypatch):
 def test_the_table_tells_each_build_and_marks_the_current_one(two_builds, capsys):
     command.instances(as_json=False)
     head, newest, older = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "ARCH", "BUILD", "COMMIT", "SIZE", "AGE", "VERIFIED", "CURRENT"]
+    assert head.split() == ["NAME", "ARCH", "BUILD", "COMMIT", "SIZE", "AGE", "VERIFIED", "CURRENT", "NOTE"]
     assert newest.split() == ["default", "cuda", "b6001", "bbb2222", "24", "MB", "3", "hours", "yes", "*"]
     assert older.split() == ["default", "cuda", "b6000", "aaa1111", "24", "MB", "3", "hours", "yes"]
 
@@ -61,7 +61,7 @@ def test_an_instance_whose_builds_are_gone_still_shows(two_builds, capsys):
 
     shutil.rmtree(two_builds.root / "default" / "builds")
     command.instances(as_json=False)
-    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "cuda", *["-"] * 6]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "cuda", *["-"] * 7]
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_an_instance_whose_builds_are_gone_still_shows(two_builds, capsys):
     ],
 )
 def test_ages_are_round(seconds, text):
-    assert command._age(seconds) == text
+    assert command.age(seconds) == text

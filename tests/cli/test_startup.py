@@ -34,7 +34,17 @@ def imported(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [("--help",), ("list",), ("ps",), ("show", "selftest"), ("version",), ("stop",)]
+    "command",
+    [
+        ("--help",),
+        ("list",),
+        ("ps",),
+        ("show", "selftest"),
+        ("version",),
+        ("stop",),
+        ("instances",),
+        ("instance", "show"),
+    ],
 )
 def test_commands_that_show_or_ask_import_nothing_heavy(command: tuple[str, ...]):
     modules = imported(*command)

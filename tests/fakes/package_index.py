@@ -53,12 +53,15 @@ class PackageIndex:
         self._list(path.parent)
         return path
 
-    def add_wheel(self, name: str, version: str, files: dict[str, str]) -> Path:
-        """A wheel of these files; all of them are executable."""
+    def add_wheel(
+        self, name: str, version: str, files: dict[str, str], requires: tuple[str, ...] = ()
+    ) -> Path:
+        """A wheel of these files, all of them executable, that asks for ``requires``."""
         path = self._folder(name) / f"{name}-{version}-py3-none-any.whl"
         info = f"{name}-{version}.dist-info"
         files = files | {
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            + "".join(f"Requires-Dist: {line}\n" for line in requires),
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             f"{info}/RECORD": "",
         }

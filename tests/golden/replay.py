@@ -33,6 +33,11 @@ VOLATILE = frozenset(
 _OWN_MODEL = "the embedded selftest is listed too, and capabilities are those that /api/show tells"
 _CLIENTS_FAULT = "a client's mistake is 400 here, with the same text; Ollama answers 500"
 _UNWRAPPED = "the engine's JSON is unwrapped to its plain message; the status is the same"
+_ENVELOPE = "param and code are told, as OpenAI does; message, type and status are the same"
+_AS_OPENAI = "answers are kept for previous_response_id, so store is true; temperature and top_p are the engine's own, so null"
+_AS_ANTHROPIC = (
+    "stop_sequence and the usage of a cache are told, and a stream has its ping, as Anthropic does"
+)
 DEVIATIONS: dict[str, str] = {
     "tags": _OWN_MODEL,
     "good-origin": _OWN_MODEL,
@@ -46,7 +51,13 @@ DEVIATIONS: dict[str, str] = {
     "generate-image-text-model": _UNWRAPPED,
     "generate-too-long-notrunc": _UNWRAPPED,
     "v1-chat-logprobs": "the engine's own answer is passed on: token ids, and a row for the end token",
-    "v1-chat-effort-bad": "the effort is an argument of the model's template, and any word may be one",
+    **dict.fromkeys(("v1-chat-unknown", "v1-chat-no-model", "v1-chat-no-messages"), _ENVELOPE),
+    **dict.fromkeys(("v1-chat-image-url", "v1-chat-effort-bad", "v1-embeddings-missing"), _ENVELOPE),
+    "v1-completions-array": "several prompts are served",
+    "v1-embeddings-base64": "the engine's own bits: Ollama normalises once more, which may change the last one",
+    **dict.fromkeys(("v1-responses", "v1-responses-stream", "v1-responses-items"), _AS_OPENAI),
+    **dict.fromkeys(("messages-stream", "messages-system", "messages-blocks", "messages-max"), _AS_ANTHROPIC),
+    "messages-stop": "the stop sequence that was met is told, as Anthropic does",
 }
 
 # What the engine tells besides and a passage keeps; no record has it.

@@ -19,9 +19,11 @@ from llamamgr.core.errors import (
     SourceUnreachableError,
     VerifyFailedError,
 )
+from llamamgr.host import machine
 from llamamgr.host.processes import wait_until
-from llamamgr.instances import prerequisites, sources
+from llamamgr.instances import sources
 from llamamgr.instances.install import Wish, install
+from llamamgr.instances.recipes import users_folder
 from llamamgr.models import selftest
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +77,7 @@ def test_what_is_there_already_is_not_built_again(run_install, events):
 
 @pytest.mark.parametrize(
     "change",
-    [{"reinstall": True}, {"cmake": "-DX=1"}, {"rpc": True}, {"gpu_targets": "86"}],
+    [{"reinstall": True}, {"cmake": "-DX=1"}, {"rpc": True}],
     ids=lambda change: next(iter(change)),
 )
 def test_a_change_of_wish_makes_a_new_build_and_keeps_the_former(run_install, store, change):
@@ -86,6 +88,18 @@ def test_a_change_of_wish_makes_a_new_build_and_keeps_the_former(run_install, st
     assert store.current("default") == second.build
 
 
+def test_other_gpu_targets_make_a_new_build_and_leave_with_the_arch_they_are_of(run_install, store, paths):
+    users_folder(paths).mkdir(parents=True)
+    (users_folder(paths) / "gpu.toml").write_text(
+        'title = "GPU"\npriority = -1\n[targets]\nentry = "FOR_GPUS"\npattern = "[0-9]+"\nexample = "86;89"\n'
+    )
+    run_install(arch="gpu", gpu_targets="86")
+    card = run_install(arch="gpu", gpu_targets="86,89").build.card
+    assert "-DFOR_GPUS=86;89" in card.cmake_args and len(store.builds("default")) == 2
+    assert not run_install(arch="gpu").is_new
+    assert run_install(arch="cpu").build.card.cmake_args == ()
+
+
 def test_what_a_later_install_does_not_say_stays_as_the_instance_has_it(run_install, store):
     run_install("-DX=1", rpc=True)
     run_install(source=None, arch="", reinstall=True)
@@ -94,6 +108,35 @@ def test_what_a_later_install_does_not_say_stays_as_the_instance_has_it(run_inst
     assert (Path(store.current("default").root) / "bin" / "ggml-rpc-server").is_file()
     run_install("", rpc=False)
     assert store.instance("default").spec.cmake_args == () and not store.instance("default").spec.rpc
+
+
+def test_arguments_typed_now_win_over_those_the_instance_has_and_nothing_clears_them(run_install, store):
+    run_install("-DX=1 -DY=1")
+    second = run_install("-DX:STRING=2 -DZ='a b'", source=None, arch="").build
+    assert store.instance("default").spec.cmake_args == ("-DY=1", "-DX:STRING=2", "-DZ=a b")
+    assert second.card.cmake_args == second.card.own_args == ("-DY=1", "-DX:STRING=2", "-DZ=a b")
+    run_install("")
+    assert store.instance("default").spec.cmake_args == ()
+
+
+def test_without_verification_a_build_becomes_current_and_says_that_it_was_not_tested(run_install, store):
+    first = run_install()
+    second = run_install("-DFAKE_ANSWER=nonsense", verify=False)
+    assert store.current("default") == second.build and not second.build.card.verified
+    assert "not verified" in second.build.card.verify_note and store.former("default") == first.build
+    assert not run_install(source=None, arch="", verify=False).is_new
+    with pytest.raises(VerifyFailedError):
+        run_install(source=None, arch="")  # now it is to be tested
+    assert store.current("default") == second.build
+
+
+def test_a_build_that_cannot_even_say_its_options_is_refused_without_verification_too(
+    run_install, store, tree
+):
+    (tree / "server.cpp").write_text("int main() { return 1; }\n")
+    with pytest.raises(VerifyFailedError, match="ended with status 1"):
+        run_install(verify=False)
+    assert store.instance("default").current == ""
 
 
 def test_instances_live_side_by_side(run_install, store):
@@ -147,7 +190,7 @@ def test_a_build_that_does_not_even_run_is_kept_without_a_capability(run_install
 
 
 def test_a_missing_compiler_is_told_before_anything_is_fetched(run_install, store, monkeypatch, events):
-    monkeypatch.setattr(prerequisites, "compiler", lambda: None)
+    monkeypatch.setattr(machine, "compiler", lambda: None)
     with pytest.raises(MissingToolError, match=r"C\+\+ compiler"):
         run_install()
     assert events == [] and store.instances() == ((), ())

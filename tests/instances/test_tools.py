@@ -37,6 +37,14 @@ def test_one_that_is_too_old_or_does_not_run_counts_as_missing(bare, paths):
     assert local_tool("cmake", paths) is None and local_tool("ninja", paths) is None
 
 
+def test_an_arch_that_needs_a_newer_cmake_gets_the_wheel(bare, paths, index):
+    old, ninja = script(bare, "cmake", "cmake version 3.20.2"), script(bare, "ninja", "1.12.0")
+    index.add_wheel("cmake", "9.9.9", {"cmake/data/bin/cmake": "#!/bin/sh\necho 'cmake version 3.31.0'\n"})
+    assert build_tools(paths, pytest.fail, pytest.fail, cmake_least="3.19").cmake == old
+    found = build_tools(paths, lambda line: None, lambda line: None, cmake_least="3.21")
+    assert str(paths.data) in found.cmake and found.ninja == ninja
+
+
 def test_a_wheel_of_this_environment_serves(bare, paths, monkeypatch):
     monkeypatch.setattr(tools, "wheel_tool", lambda name, least: Tool(f"/wheel/{name}", "9.9", ""))
     assert build_tools(paths, pytest.fail, pytest.fail).ninja == "/wheel/ninja"

@@ -239,3 +239,32 @@ def test_a_name_is_recalled_from_memory_only_while_that_is_fresh(tmp_path, monke
     assert index.recall("nope") is None
     now[0] = 1.0
     assert index.recall("selftest") is None
+
+
+def test_the_name_of_an_unusable_file_is_answered_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMAMGR_HOME", str(tmp_path / "home"))
+    (tmp_path / "half.gguf").write_bytes((MODELS / "tinychat.gguf").read_bytes()[:100_000])
+    index = Index(Paths.of_environment(), Config(models_dirs=(str(tmp_path),)))
+    with pytest.raises(NotFoundError) as caught:
+        index.resolve("half")
+    assert "incomplete" in caught.value.hint
+
+
+def test_a_header_with_impossible_numbers_is_named_and_hides_nothing(tmp_path, monkeypatch):
+    from llamamgr.models.writer import gguf_bytes
+
+    monkeypatch.setenv("LLAMAMGR_HOME", str(tmp_path / "home"))
+    metadata = {
+        "general.architecture": "llama",
+        "llama.block_count": 2**31 - 1,
+        "llama.attention.head_count_kv": 2**31 - 1,
+    }
+    metadata |= {
+        "llama.attention.head_count": 2**31 - 1,
+        "llama.attention.key_length": 2**31 - 1,
+        "llama.context_length": 5,
+    }
+    (tmp_path / "absurd.gguf").write_bytes(gguf_bytes(metadata, []))
+    listing = Index(Paths.of_environment(), Config(models_dirs=(str(tmp_path),))).refresh()
+    assert [card.name for card in listing.models] == ["selftest:latest"]
+    assert [file.path.rsplit("/")[-1] for file in listing.skipped] == ["absurd.gguf"]

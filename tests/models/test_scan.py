@@ -164,3 +164,16 @@ def test_what_is_found_does_not_depend_on_the_order_on_disk(folder: Path, write:
 
 def folder_of(index: Index) -> Path:
     return Path(index._config.models_dirs[0])
+
+
+def test_a_pipe_that_looks_like_a_model_is_named_and_not_opened(tmp_path):
+    import os
+
+    from llamamgr.models.scan import Root, find
+
+    os.mkfifo(tmp_path / "trap.gguf")
+    found, skipped = find([Root(str(tmp_path), "here")])
+    assert found == []
+    assert [(file.path.rsplit("/")[-1], file.reason) for file in skipped] == [
+        ("trap.gguf", "not a regular file")
+    ]

@@ -83,6 +83,8 @@ class TestChildren:
     def _start(self, model: ModelCard) -> Launched:
         shape = ["-np", str(SLOTS), "-c", str(SLOTS * context_of(model))]
         arguments = ["--model", model.path, "--alias", model.name, *shape]
+        if "embedding" in model.capabilities:
+            arguments += ["--embeddings", "-b", str(context_of(model)), "-ub", str(context_of(model))]
         stem = self.folder / str(self._count)
         return start(
             self.binary, arguments, f"{stem}.sock", stem.with_suffix(".log"), {"FAKE_LLAMA": self.faults}

@@ -21,7 +21,13 @@ COVERED = (
     "/api/show",
     "/api/generate",
     "/api/chat",
+    "/api/embed",
+    "/api/embeddings",
     "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
 )
 # models that other endpoints make
 ABSENT = ("show-copied", "show-derived", "show-derived2", "chat-derived")

@@ -12,8 +12,11 @@ from llamamgr.wire import http1
 RECORDED = Path(__file__).parent / "recorded"
 CHATS = ("chat", "chat-length", "chat-tools", "chat-logprobs")
 COMPLETIONS = ("completion", "completion-length", "completion-stop", "completion-logprobs")
+# of the selftest model: reasoning, with the prompt's progress; a stop text, with what ``verbose`` tells
+THOUGHTFUL = ("chat-thinking", "chat-stop")
+PROMPTS = "completion-prompts"
 REFUSALS = ("chat-refused", "completion-refused")
-ANSWERS = (*CHATS, *COMPLETIONS, *REFUSALS, "apply-template", "tokenize", "detokenize")
+ANSWERS = (*CHATS, *COMPLETIONS, *THOUGHTFUL, PROMPTS, *REFUSALS, "apply-template", "tokenize", "detokenize")
 
 # Where to cut: fractions, so that one strategy serves any length; few cuts or many.
 CUTS = st.lists(st.floats(0, 1), max_size=12)
@@ -39,3 +42,32 @@ def pieces(data: bytes, cuts: list[float]) -> list[bytes]:
 def single_bytes(data: bytes) -> list[bytes]:
     """``data`` cut everywhere."""
     return [data[at : at + 1] for at in range(len(data))]
+
+
+# How to spoil bytes: replace, drop or repeat some at a place that is a fraction of the length.
+SPOILS = st.lists(
+    st.tuples(st.floats(0, 1), st.binary(max_size=3), st.integers(0, 12)), min_size=1, max_size=3
+)
+
+
+def spoiled(data: bytes, spoils: list[tuple[float, bytes, int]]) -> bytes:
+    """``data`` with bytes put in place of so many others."""
+    for at, instead, dropped in spoils:
+        place = round(at * len(data))
+        data = data[:place] + instead + data[place + dropped :]
+    return data
+
+
+def sse_events(data: bytes) -> list[tuple[str, bytes]]:
+    """(name, data) of the events of a stream that must be well-formed, each with its blank line."""
+    assert data.endswith(b"\n\n") or not data, data[-80:]
+    found = []
+    for block in data.decode().split("\n\n")[:-1]:
+        lines = block.split("\n")
+        if lines == [":"]:
+            continue
+        name = lines.pop(0).removeprefix("event: ") if lines[0].startswith("event: ") else ""
+        assert len(lines) == 1, block
+        assert lines[0].startswith("data: "), block
+        found.append((name, lines[0].removeprefix("data: ").encode()))
+    return found

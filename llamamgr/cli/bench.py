@@ -1,0 +1,115 @@
+"""``llamamgr bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llamamgr.core.bench_records import Drop, Record
+    from llamamgr.instances.bench import Subject
+
+context_settings = {"allow_extra_args": True}
+
+
+def bench(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model of `llamamgr list`, or a GGUF file.")] = "selftest",
+    instances: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--instance",
+            metavar="NAME[/BUILD]",
+            help="Several are measured one after the other and compared.",
+        ),
+    ] = None,
+    svg: Annotated[str, typer.Option(metavar="PATH", help="Draw the picture into this file too.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure builds with their own llama-bench, side by side and against what was measured before.
+
+    pp = prompt processing, tg = text generation, in tokens per second: the median of the runs, ± standard deviation. Everything
+    after -- goes to llama-bench as it is, such as -p 512 -n 128 -r 5 -ngl 0.
+    """
+    from llamamgr.cli.quantize import find_source
+    from llamamgr.cli.stage_progress import telling
+    from llamamgr.core.bench_records import drops, former
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.host.settings import load_config
+    from llamamgr.instances.bench import History, Subject, choose, measure
+    from llamamgr.instances.store import Store
+
+    paths = Paths.of_environment()
+    store, preferred = Store(paths), load_config(paths).instance
+    if model.startswith("-"):  # `bench -- -p 64`: the first word behind -- is no model
+        ctx.args, model = [model, *ctx.args], "selftest"
+    builds = [choose(store, name, preferred) for name in dict.fromkeys(instances or [""])]
+    subject = Subject(model, str(find_source(model, paths)), tuple(ctx.args))
+    history = History(paths)
+    now: list[Record] = []
+    with terminate_as_interrupt(), telling() as tell:
+        for build in builds:
+            records = measure(build, subject, tell)
+            history.add(records)
+            now += records
+    past = former(history.records([build.card.instance for build in builds]), now)
+    found = drops(now, past)
+    if svg:
+        _draw(Path(svg).expanduser(), subject, [*now, *past])
+    if as_json:
+        _print_json(now, past, found)
+    else:
+        _print_tables(now, past, found)
+        if svg:
+            typer.echo(f"picture: {svg}")
+
+
+bench.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _draw(path: Path, subject: Subject, records: list[Record]) -> None:
+    from llamamgr.core.bench_chart import draw
+    from llamamgr.host.files import write_atomic
+
+    write_atomic(path, draw(f"llama-bench of {subject.name}", records))
+
+
+def _print_tables(now: list[Record], past: tuple[Record, ...], found: tuple[Drop, ...]) -> None:
+    import time
+
+    from llamamgr.cli.list import age
+    from llamamgr.cli.output import print_table
+
+    first = {record.test: record for record in reversed(now)}
+    rows = []
+    for record in [*now, *past]:
+        is_now = record in now
+        speed = f"{record.speed:,.1f} ± {record.deviation:,.1f}"
+        ratio = f"{record.speed / first[record.test].speed:.2f}" if first[record.test].speed else "-"
+        when = "now" if is_now else age(time.time() - record.when)
+        rows.append((record.instance, record.build, record.test, speed, ratio, when))
+    rows.sort(key=lambda row: [record.test for record in now].index(row[2]))
+    print_table(("INSTANCE", "BUILD", "TEST", "TOKENS/S", "RATIO", "MEASURED"), rows)
+    for drop in found:
+        typer.echo(
+            f"slower: {drop.now.instance} {drop.now.test} is {drop.part:.0%} below {drop.before.build}"
+            f" ({drop.now.speed:,.1f} after {drop.before.speed:,.1f})"
+        )
+        if drop.before.number < drop.now.number:
+            typer.echo(f"next: {_bisect_command(drop)}")
+
+
+def _bisect_command(drop: Drop) -> str:
+    """What finds the commit."""
+    ends = f"--good b{drop.before.number} --bad b{drop.now.number}"
+    return f"llamamgr bisect --instance {drop.now.instance} {ends} --bench {drop.now.test[:2]} --drop 10%"
+
+
+def _print_json(now: list[Record], past: tuple[Record, ...], found: tuple[Drop, ...]) -> None:
+    import msgspec
+
+    document = {"now": now, "past": past, "drops": found}
+    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())

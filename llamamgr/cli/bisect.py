@@ -1,0 +1,141 @@
+"""``llamamgr bisect``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llamamgr.core.cards import InstanceSpec
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.bisect import Benchmark, Finding, Test, Tested
+
+context_settings = {"allow_extra_args": True}
+
+
+def bisect(
+    ctx: typer.Context,
+    good: Annotated[str, typer.Option(metavar="REF", help="Where all was well: bNNNN, a tag or a commit.")],
+    bad: Annotated[str, typer.Option(metavar="REF", help="Where it is not any more.")],
+    measured: Annotated[
+        str, typer.Option("--bench", metavar="pp|tg", help="Search a drop of llama-bench's speed.")
+    ] = "",
+    drop: Annotated[str, typer.Option(metavar="PERCENT", help="How much slower is bad.")] = "10%",
+    model: Annotated[str, typer.Option("--model", "-m", help="The model to measure.")] = "selftest",
+    repository: Annotated[
+        str, typer.Option("--repo", metavar="URL|PATH", help="The git repository. [the instance's]")
+    ] = "",
+    instance: Annotated[str, typer.Option("--instance", help="Build as this instance is built.")] = "",
+    arch: Annotated[str, typer.Option(metavar="ARCH", help="Build for another arch. [the instance's]")] = "",
+    cmake_args: Annotated[
+        list[str] | None, typer.Option("--cmake-args", metavar="ARGS", help="Further arguments for CMake.")
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Find the commit of llama.cpp that slowed or broke something, by building and testing ever smaller ranges.
+
+    With --bench the speed is measured (what is behind -- goes to llama-bench). Else a COMMAND behind -- is run for each build, its
+    programs first on PATH and in LLAMAMGR_BISECT_BIN: exit status 0 = good, 125 = cannot be tested, up to 127 = bad. No instance
+    is changed.
+    """
+    import shlex
+
+    import msgspec
+
+    from llamamgr.cli.stage_progress import telling
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.instances.bisect import Means, Range, source_url
+    from llamamgr.instances.bisect import bisect as search
+
+    paths = Paths.of_environment()
+    test = _test(measured, drop, model, ctx.args, paths)
+    spec = _spec(instance, paths)
+    extra = tuple(word for text in cmake_args or [] for word in shlex.split(text))
+    means = Means(
+        msgspec.structs.replace(spec, arch=arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)), parallel
+    )
+    wanted = Range(_url(repository) or source_url(spec), good, bad)
+    with terminate_as_interrupt(), telling() as tell:
+        finding = search(wanted, means, test, paths, tell)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(finding)).decode())
+    else:
+        _print(finding)
+
+
+bisect.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _test(measured: str, drop: str, model: str, words: list[str], paths: Paths) -> Test | Benchmark:
+    from llamamgr.cli.quantize import find_source
+    from llamamgr.core.errors import UsageError
+    from llamamgr.instances.bench import Subject
+    from llamamgr.instances.bisect import Benchmark, command_test, parse_drop, require_program
+
+    if measured:
+        if measured not in ("pp", "tg"):
+            raise UsageError(
+                f"--bench {measured} measures nothing", "pp = prompt processing, tg = text generation"
+            )
+        return Benchmark(
+            measured, parse_drop(drop), Subject(model, str(find_source(model, paths)), tuple(words))
+        )
+    if not words:
+        raise UsageError(
+            "there is nothing to test with", "add --bench tg, or -- COMMAND: llamamgr bisect … -- ./try.sh"
+        )
+    require_program(words)
+    return command_test(words)
+
+
+def _spec(name: str, paths: Paths) -> InstanceSpec:
+    """The instance whose ways are followed; unnamed and absent, those of a new one."""
+    from llamamgr.core.cards import InstanceSpec
+    from llamamgr.core.errors import NotFoundError
+    from llamamgr.host.settings import load_config
+    from llamamgr.instances.store import Store
+
+    wanted = name or load_config(paths).instance
+    try:
+        return Store(paths).instance(wanted).spec
+    except NotFoundError:
+        if name:
+            raise
+        return InstanceSpec(wanted, arch="auto")
+
+
+def _url(repository: str) -> str:
+    """``--repo`` with a path made absolute."""
+    from pathlib import Path
+
+    path = Path(repository).expanduser()
+    return str(path.absolute()) if repository and path.is_dir() else repository
+
+
+def _print(finding: Finding) -> None:
+    from llamamgr.cli.output import print_table
+
+    print_table(("BUILD", "COMMIT", "VERDICT", "WHY"), [_row(tested) for tested in finding.tested])
+    if len(finding.suspects) > 1:
+        typer.echo(f"the first bad commit is one of {len(finding.suspects)}, the others could not be tested:")
+        for suspect in finding.suspects:
+            typer.echo(f"  {suspect}")
+    else:
+        about = finding.about
+        typer.echo(
+            f"first bad: b{finding.number} {finding.commit} {about.subject} ({about.author}, {about.date})"
+        )
+    before = finding.before.outcome.figure if finding.before else None
+    after = finding.after.outcome.figure if finding.after else None
+    if before and after and before.speed:
+        part = after.speed / before.speed - 1
+        typer.echo(f"{after.test}: {before.speed:,.1f} → {after.speed:,.1f} tokens/s ({part:+.0%})")
+
+
+def _row(tested: Tested) -> tuple[str, ...]:
+    return f"b{tested.number}", tested.commit, tested.outcome.verdict, tested.outcome.note

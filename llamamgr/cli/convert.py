@@ -1,0 +1,243 @@
+"""``llamamgr convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+if TYPE_CHECKING:
+    from llamamgr.core.cards import Build
+    from llamamgr.core.quant_types import QuantType
+    from llamamgr.core.stages import Tell
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.convert import Order
+    from llamamgr.instances.quantize import Quantized
+
+context_settings = {"allow_extra_args": True}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be done: conversions, where the converted file goes ("" = nowhere), and the quantised files to make of it."""
+
+    source: str
+    name: str
+    lora: bool
+    projector: bool
+    base: str
+    outtype: str
+    folder: Path
+    file: str
+    keeps: bool
+    quants: tuple[tuple[QuantType, Path], ...]
+    flags: tuple[str, ...]
+    trusted: bool
+    replace: bool
+
+
+def convert(
+    ctx: typer.Context,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input", "-i", metavar="DIR|ORG/REPO", help="A folder, or a repository of Hugging Face."
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="PATH", help="A GGUF file, or a folder. [the own store]"),
+    ] = "",
+    outtype: Annotated[
+        str, typer.Option("--type", "-t", metavar="TYPE", help="auto, f16, bf16, q8_0, f32, tq1_0, tq2_0")
+    ] = "auto",
+    quants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quant", "-q", metavar="TYPE", help="Quantize the result, such as to Q4_K_M; several allowed."
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With --quant: keep the unquantized file too.")
+    ] = False,
+    mmproj: Annotated[
+        bool, typer.Option("--mmproj", help="Make the projector of a vision or audio model too.")
+    ] = False,
+    lora: Annotated[bool, typer.Option("--lora", help="The input is a LoRA adapter.")] = False,
+    base: Annotated[
+        str, typer.Option(metavar="DIR|ORG/REPO", help="The adapter's base model. [what the adapter names]")
+    ] = "",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let Python code that the model brings run.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")] = False,
+    instance: Annotated[str, typer.Option("--instance", help="The instance whose scripts run.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Make a GGUF of a Hugging Face model or adapter, with llama.cpp's own scripts in a Python environment of their own.
+
+    The environment (about 1 GB) is made at the first use. Everything after -- goes to the script as it is.
+    """
+    from llamamgr.cli.stage_progress import telling
+    from llamamgr.core.errors import UsageError
+    from llamamgr.core.quant_types import find_type
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.host.settings import load_config
+    from llamamgr.instances.convert import name_for
+    from llamamgr.instances.quantize import known_types, several_targets
+    from llamamgr.instances.store import Store
+
+    if lora and (quants or mmproj):
+        raise UsageError("an adapter has no projector and is not quantized", "leave out --quant and --mmproj")
+    paths = Paths.of_environment()
+    build = Store(paths).choose(instance, load_config(paths).instance)
+    name = name_for(source)
+    kinds = [find_type(known_types(build), kind) for kind in quants] if quants else []
+    folder, file = _place(output, paths.models, bool(kinds))
+    plan = Plan(
+        source=source,
+        name=name,
+        lora=lora,
+        projector=mmproj,
+        base=base,
+        outtype=outtype.lower(),
+        folder=folder,
+        file=file,
+        keeps=keep or not kinds,
+        quants=several_targets(Path(f"{name}.gguf"), kinds, output, paths.models),
+        flags=tuple(ctx.args),
+        trusted=trust_remote_code,
+        replace=force,
+    )
+    with terminate_as_interrupt(), telling() as tell:
+        files, made = _carry_out(plan, build, paths, tell)
+    _print_outcome(files, made, paths, lora, as_json)
+
+
+convert.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _place(output: str, store: Path, quantizes: bool) -> tuple[Path, str]:
+    """Folder and file name of the converted file; the name is "" where type and model give it."""
+    from llamamgr.core.errors import UsageError
+
+    if not output:
+        return store, ""
+    path = Path(output).expanduser().absolute()
+    if output.endswith("/") or path.is_dir():
+        return path, ""
+    if path.suffix != ".gguf":
+        raise UsageError(f"{output} names no GGUF file", "end it with .gguf, or with / for a folder")
+    return path.parent, "" if quantizes else path.name  # a file named with --quant is the quantised one
+
+
+def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list[Path], list[Quantized]]:
+    """The converted files that are kept, and the quantised ones."""
+    from llamamgr.host.outputs import refuse_existing, scratch_beside
+    from llamamgr.instances import python_environment
+    from llamamgr.instances.convert import check
+    from llamamgr.instances.quantize import Order as Quantizing
+    from llamamgr.instances.quantize import quantize
+
+    if not plan.replace:  # what is known now should not fail after an hour
+        for target in [plan.folder / plan.file] * bool(plan.file) + [target for _, target in plan.quants]:
+            refuse_existing(target)
+    for order in _orders(plan, tell, weights=False):  # an hour's download should not end in a refusal
+        check(order)
+    orders = _orders(plan, tell, weights=True)
+    python = python_environment.ensure(paths, Path(build.root) / "share", tell)
+    locks = paths.data / "locks"
+    with scratch_beside(plan.folder / (plan.file or f"{plan.name}.gguf"), locks) as scratch:
+        files = _converted(plan, orders, build, python, scratch, tell)
+        made = [
+            quantize(build, Quantizing(files[0], target, kind, replace=plan.replace), locks, tell)
+            for kind, target in plan.quants
+        ]
+        return _revealed(plan, files), made
+
+
+def _converted(
+    plan: Plan, orders: list[Order], build: Build, python: Path, scratch: Path, tell: Tell
+) -> list[Path]:
+    from llamamgr.instances.convert import convert as perform
+
+    files = []
+    for order in orders:
+        folder = scratch / order.kind
+        folder.mkdir()
+        files.append(perform(build, python, order, folder, tell))
+    return files
+
+
+def _revealed(plan: Plan, files: list[Path]) -> list[Path]:
+    """Put the converted files where they belong; the model's own only if it is kept."""
+    from llamamgr.host.outputs import reveal
+
+    shown = []
+    for number, made in enumerate(files):
+        if number == 0 and not plan.keeps:
+            continue
+        named = plan.file if number == 0 else (f"mmproj-{plan.file}" if plan.file else "")
+        shown.append(reveal(made, plan.folder / (named or made.name), replace=plan.replace))
+    return shown
+
+
+def _orders(plan: Plan, tell: Tell, *, weights: bool) -> list[Order]:
+    """The model or adapter, then its projector. What is in repositories is fetched first, the weights only where asked."""
+    from llamamgr.core.errors import UsageError
+    from llamamgr.instances.convert import Order, base_of
+
+    model = _on_disk(plan.source, tell, weights=weights, code=plan.trusted)
+    base = None
+    if plan.lora:
+        named = plan.base or base_of(model)
+        if not named:
+            raise UsageError(
+                f"{plan.source} does not name its base model", "name it: --base DIR or --base org/repo"
+            )
+        base = _on_disk(named, tell, weights=False, code=plan.trusted)
+    order = Order(
+        model, plan.name, "adapter" if plan.lora else "model", plan.outtype, base, plan.flags, plan.trusted
+    )
+    if not plan.projector:
+        return [order]
+    return [order, msgspec.structs.replace(order, kind="projector")]
+
+
+def _on_disk(text: str, tell: Tell, *, weights: bool, code: bool) -> Path:
+    """The folder ``text``, or the one that the repository ``text`` is fetched into."""
+    from llamamgr.core.errors import NotFoundError
+    from llamamgr.host.hub_snapshots import fetch
+    from llamamgr.instances.convert import files_to_fetch, repository_in
+
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path.absolute()
+    repository = repository_in(text)
+    if path.exists() or repository is None:
+        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
+        raise NotFoundError(what, "name the folder that holds config.json, or a repository as org/name")
+    name, revision = repository
+    return fetch(name, revision, lambda names: files_to_fetch(names, weights=weights, code=code), tell)
+
+
+def _print_outcome(files: list[Path], made: list[Quantized], paths: Paths, lora: bool, as_json: bool) -> None:
+    from llamamgr.cli.output import human_size
+    from llamamgr.cli.quantize import indexed_names, next_step, print_made
+
+    if as_json:
+        names = indexed_names(paths)
+        every = [str(path) for path in files] + [path for one in made for path in one.paths]
+        documents = [{"path": p, "size": Path(p).stat().st_size, "name": names.get(p, "")} for p in every]
+        typer.echo(msgspec.json.format(msgspec.json.encode(documents)).decode())
+        return
+    names = indexed_names(paths) if files else {}
+    for path in files:
+        typer.echo(f"{path}: {human_size(path.stat().st_size)}")
+        if lora:
+            typer.echo(f"next: llamamgr server -m MODEL -- --lora {path}")
+        elif str(path) in names or not path.name.startswith("mmproj-"):
+            typer.echo(next_step(str(path), names))
+    print_made(made, paths, as_json=False)

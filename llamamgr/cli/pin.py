@@ -1,0 +1,27 @@
+"""``llamamgr pin`` and ``llamamgr unpin``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_NAME = Annotated[str, typer.Argument(metavar="NAME", help="The instance.")]
+
+
+def pin(name: _NAME) -> None:
+    """Keep an instance at its current build: `update` passes it over."""
+    _set(name, True, "stays at its build: `update` passes it over", "is pinned already")
+
+
+def unpin(name: _NAME) -> None:
+    """Let `update` update an instance again."""
+    _set(name, False, "is updated again", "was not pinned")
+
+
+def _set(name: str, pinned: bool, done: str, same: str) -> None:
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.store import Store
+    from llamamgr.instances.switching import set_pinned
+
+    print(f"{name} {done if set_pinned(Store(Paths.of_environment()), name, pinned) else same}")

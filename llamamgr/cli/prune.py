@@ -1,0 +1,35 @@
+"""``llamamgr prune``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def prune(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this instance. [all]")] = "",
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, help="How many of the newest verified builds stay.")
+    ] = 2,
+) -> None:
+    """Remove builds that nobody needs. The current build, the one before it and any that runs always stay."""
+    from llamamgr.cli.chosen import is_busy
+    from llamamgr.cli.output import human_size
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.pruning import prune as perform
+    from llamamgr.instances.store import Store
+
+    paths = Paths.of_environment()
+    store = Store(paths)
+    names = (name,) if name else tuple(instance.spec.name for instance in store.instances()[0])
+    busy = is_busy(paths)
+    total = 0
+    for one in names:
+        pruned = perform(store, one, keep, busy)
+        total += pruned.freed
+        for build in pruned.removed:
+            print(f"{one}: {build} is removed")
+        for build in pruned.running:
+            print(f"{one}: {build} stays, it is running")
+    print(f"{human_size(total)} freed")

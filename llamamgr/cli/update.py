@@ -1,0 +1,132 @@
+"""``llamamgr update``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+if TYPE_CHECKING:
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.updating import Updated
+    from llamamgr.instances.wishes import Wish
+
+_INTERRUPTED = 130
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One instance updated or not: a line for people, and whether another build is current now."""
+
+    text: str
+    has_moved: bool
+
+
+def update(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="The instance. [the one that commands use]")
+    ] = "",
+    every: Annotated[bool, typer.Option("--all", help="All instances.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Unload its models, so that they start from the new build at once."),
+    ] = False,
+    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch from now on.")] = "",
+    tag: Annotated[str, typer.Option(help="Take this tag from now on.")] = "",
+    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit from now on.")] = "",
+    version: Annotated[str, typer.Option(metavar="bNNNN", help="Take this version from now on.")] = "",
+    parallel: Annotated[
+        int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
+    ] = 0,
+) -> None:
+    """Build the newest that an instance's source has, beside the build that runs; it becomes current once it is verified.
+
+    Loaded models keep their build and take the new one when they are started the next time. Pinned instances are passed over.
+    """
+    from llamamgr.cli.sources import aim_of
+    from llamamgr.core.errors import LlamamgrError, UsageError
+    from llamamgr.host.paths import Paths
+    from llamamgr.instances.wishes import Wish
+
+    aim = aim_of(branch, tag, commit, version)
+    if every and (name or aim):
+        raise UsageError("--all takes no name and no version", "update them one by one")
+    paths = Paths.of_environment()
+    failures: list[LlamamgrError] = []
+    names = _all(paths) if every else (name or _chosen(paths),)
+    for one in names:
+        try:
+            done = update_one(Wish(instance=one, aim=aim, jobs=parallel), paths)
+        except LlamamgrError as error:
+            if not every:
+                raise
+            failures.append(error)
+            print(f"{one}: {error}", file=sys.stderr)
+            continue
+        print(done.text)
+        if restart and done.has_moved:
+            _restart(one, paths)
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
+
+
+def update_one(wish: Wish, paths: Paths) -> Done:
+    """Update one instance, showing what is going on; exits with 130 when interrupted."""
+    from llamamgr.cli.install_progress import reporting
+    from llamamgr.daemon.oracle import self_test
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.instances.updating import update as perform
+
+    try:
+        with terminate_as_interrupt(), reporting() as report:
+            done = perform(wish, paths, self_test(paths), report)
+    except KeyboardInterrupt:
+        print(f"interrupted; instance {wish.instance!r} is as it was", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    return Done(_text(done), done.outcome in ("built", "switched"))
+
+
+def _text(done: Updated) -> str:
+    card = done.build.card if done.build else None
+    what = f"b{card.number} ({card.commit})" if card else "no build"
+    before = f", before it b{done.former.card.number} ({done.former.card.commit})" if done.former else ""
+    match done.outcome:
+        case "built":
+            return f"{done.name}: {what} is current now, {card.verify_note if card else ''}{before}"
+        case "switched":
+            return f"{done.name}: {what} was here already and is current now{before}"
+        case "pinned":
+            return f"{done.name}: pinned, stays at {what}; `llamamgr unpin {done.name}` lets it be updated"
+        case "held back" if done.mark:
+            return (
+                f"{done.name}: stays at {what}; the newest, {done.mark.build}, proved bad: {done.mark.reason.splitlines()[0]}\n"
+                f"hint: `llamamgr install --instance {done.name} --reinstall` builds it again"
+            )
+    return f"{done.name}: {what} is the newest already"
+
+
+def _all(paths: Paths) -> tuple[str, ...]:
+    from llamamgr.instances.store import Store
+
+    return tuple(instance.spec.name for instance in Store(paths).instances()[0])
+
+
+def _chosen(paths: Paths) -> str:
+    from llamamgr.cli.chosen import chosen_instance
+
+    return chosen_instance(paths).name
+
+
+def _restart(name: str, paths: Paths) -> None:
+    """Unload the models that run on other builds of the instance than the current one."""
+    from llamamgr.cli.chosen import running_children
+    from llamamgr.daemon.client import Control
+    from llamamgr.instances.store import Store
+
+    current = Store(paths).current(name).key
+    for child in running_children(paths):
+        if child["build"].partition("/")[0] == name and child["build"] != current:
+            model = child["model"]["name"]
+            Control(paths).call("POST", "/control/stop-model", {"model": model})
+            print(f"{model} is unloaded; it starts from {current} next time")

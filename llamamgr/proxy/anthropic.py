@@ -1,0 +1,115 @@
+"""Anthropic's ``/v1/messages`` and ``/v1/messages/count_tokens``, translated."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from llamamgr.proxy import relay, replies
+from llamamgr.proxy.delivery import deliver
+from llamamgr.proxy.media import enclosures
+from llamamgr.proxy.passage import check_chat
+from llamamgr.proxy.relay import GenerationFailedError, Want
+from llamamgr.proxy.replies import Told
+from llamamgr.proxy.services import services_of
+from llamamgr.proxy.writer import Writer
+from llamamgr.supervise.lease import Lease
+from llamamgr.wire import anthropic, engine
+from llamamgr.wire.anthropic import MessagesRequest, Renderer
+from llamamgr.wire.neutral import ChatRequest, Event, PromptRead
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    body = await request.read()
+    services = services_of(request)
+    asked = anthropic.parse_messages(body, fetching=services.config.server.fetch_media)
+    if asked.addresses:
+        asked = anthropic.parse_messages(body, fetched=await enclosures(asked.addresses))
+    model = await services.resolve(asked.model)
+    check_chat(model, asked.model, has_media=asked.has_media)
+    return await Conversation(request, asked).run(Want(model))
+
+
+async def count_tokens(request: web.Request) -> web.Response:
+    asked = anthropic.parse_count(await request.read())
+    services = services_of(request)
+    model = await services.resolve(asked.model)
+    check_chat(model, asked.model, has_media=asked.has_media)
+    counted = 0
+
+    async def attempt(lease: Lease) -> None:
+        nonlocal counted
+        counted = await count(lease, asked.chat)
+
+    await relay.with_lease(services.children, Want(model), lambda: False, attempt)
+    return replies.v1(anthropic.count_answer(counted), headers=replies.anthropic_headers())
+
+
+async def count(lease: Lease, chat: ChatRequest) -> int:
+    """Tokens of the prompt that ``chat`` becomes; on builds that cannot count them, by rendering it and cutting it up."""
+    try:
+        return await relay.ask(lease.endpoint, engine.count_call(chat), engine.read_count)
+    except GenerationFailedError as error:
+        if error.failed.status != 404:
+            raise
+    call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
+    prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
+    tokens = await relay.ask(
+        lease.endpoint, engine.tokenize_call(prompt, add_special=True), engine.read_tokens
+    )
+    return len(tokens)
+
+
+class Conversation:
+    """One answer on its way, as a stream of events or one message."""
+
+    def __init__(self, request: web.Request, asked: MessagesRequest) -> None:
+        self._request = request
+        self._asked = asked
+        headers = replies.anthropic_headers() | replies.left_out(asked.left_out)
+        self._headers = headers
+        self._writer = Writer(request, replies.EVENTS, headers)
+        self._id = f"msg_{secrets.token_hex(12)}"
+        self._renderer = self._new_renderer()
+
+    async def run(self, want: Want) -> web.StreamResponse:
+        whole = None if self._asked.stream else self._answer
+        return await deliver(
+            self._request, want, self._writer, self._attempt, whole=whole, last_words=_last_words
+        )
+
+    def _new_renderer(self) -> Renderer:
+        asked = self._asked
+        return Renderer(
+            asked.model,
+            self._id,
+            stream=asked.stream,
+            stop_sequences=asked.stop_sequences,
+            tells_cache=asked.tells_cache,
+            prefill=asked.prefill,
+        )
+
+    def _answer(self) -> web.Response:
+        return replies.v1(self._renderer.whole(), headers=self._headers)
+
+    async def _attempt(self, lease: Lease) -> None:
+        renderer = self._renderer = self._new_renderer()
+        chat = self._asked.chat
+
+        async def take(events: Sequence[Event]) -> None:
+            data = b""
+            if not renderer.started and not isinstance(events[0], PromptRead):
+                data = renderer.start(await count(lease, chat))
+            data += b"".join([renderer.event(event) for event in events if renderer.failure is None])
+            if renderer.failure is not None:
+                raise GenerationFailedError(renderer.failure)
+            if data:
+                await self._writer.write(data)
+
+        await relay.generate(lease, engine.chat_call(chat), take)
+
+
+def _last_words(told: Told) -> bytes:
+    return anthropic.stream_error(told.status, told.message)

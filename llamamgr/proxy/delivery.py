@@ -1,0 +1,37 @@
+"""How an answer that comes piece by piece is brought to its end, the same for every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from llamamgr.proxy import replies
+from llamamgr.proxy.relay import Want, with_lease
+from llamamgr.proxy.replies import Told
+from llamamgr.proxy.services import services_of
+from llamamgr.proxy.writer import Writer
+from llamamgr.supervise.lease import Lease
+
+
+async def deliver(
+    request: web.Request,
+    want: Want,
+    writer: Writer,
+    attempt: Callable[[Lease], Awaitable[None]],
+    *,
+    whole: Callable[[], web.Response] | None,
+    last_words: Callable[[Told], bytes],
+) -> web.StreamResponse:
+    """Run ``attempt`` under a lease, which may write; it is run once more when its child got lost before anything was written.
+
+    The answer is ``whole()``, or where that is None what was written. A failure before the first byte is raised, one after
+    it ends the stream with ``last_words`` and a cut connection.
+    """
+    try:
+        await with_lease(services_of(request).children, want, lambda: writer.sent, attempt)
+    except Exception as error:
+        if not writer.sent or isinstance(error, ConnectionError):
+            raise
+        return await writer.break_off(last_words(replies.tell(request, error)))
+    return whole() if whole is not None else await writer.finish()

@@ -1,0 +1,205 @@
+"""llama.cpp's own endpoints, and anything else of an engine under ``/upstream/{model}/``.
+
+What an engine answers passes as it comes, status, type and bytes, streams included. A client's credentials and cookies go no
+further than here, nor do headers that belong to one connection (RFC 9110 §7.6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from llamamgr.core.cards import ModelCard
+from llamamgr.core.errors import InvalidNameError, NotFoundError
+from llamamgr.proxy import replies
+from llamamgr.proxy.delivery import deliver
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
+from llamamgr.proxy.replies import Told
+from llamamgr.proxy.services import Services, services_of
+from llamamgr.proxy.upstream import open_exchange
+from llamamgr.proxy.writer import Writer
+from llamamgr.supervise.lease import Lease
+from llamamgr.wire import golang, openai
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import Failed
+
+# of one connection, ours to say, or nobody's business behind this proxy
+_KEPT_BACK = frozenset(
+    {
+        *(
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "expect",
+        ),
+        *("host", "content-length", "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"),
+        *(
+            "origin",
+            "referer",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-real-ip",
+        ),
+        # with it the engine generates on after the client has left
+        "x-conversation-id",
+    }
+)
+_NOT_TOLD = frozenset(
+    {
+        *(
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "server",
+        ),
+        *("set-cookie", "vary", "access-control-allow-origin", "access-control-allow-credentials"),
+        *("access-control-allow-methods", "access-control-allow-headers"),
+    }
+)
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+async def engine(request: web.Request) -> web.StreamResponse:
+    """A path of the engine's own, for the model that body or query name, or the only one that is loaded."""
+    services = services_of(request)
+    body = await request.read()
+    name = request.query.get("model", "")
+    if not name and body.strip():
+        name = golang.decode(body, _Named, "Request", {}).model or ""
+    model = await services.resolve(name) if name else await _only(services)
+    query = "&".join(
+        part for part in request.rel_url.raw_query_string.split("&") if not part.startswith("model=")
+    )
+    path = request.path + (f"?{query}" if query else "")
+    return await Through(request, request.method, path, JSON if body else (), body).run(Want(model))
+
+
+async def upstream(request: web.Request) -> web.StreamResponse:
+    """``/upstream/{model}/{path}``: any request, as it is; its body goes on as it comes."""
+    services = services_of(request)
+    rest = request.raw_path.removeprefix("/upstream/")
+    rest, question, query = rest.partition("?")
+    model, path = await _split(services, rest)
+    target = f"/{path}{question}{query}"
+    headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _KEPT_BACK]
+    if not request.can_read_body:
+        return await Through(request, request.method, target, headers).run(Want(model))
+    limit = services.config.server.body_limit
+    length = request.content_length
+    if length is not None and length > limit:
+        raise web.HTTPRequestEntityTooLarge(limit, length)
+    pieces = _bounded(request, limit)
+    return await Through(request, request.method, target, headers, pieces, length).run(Want(model))
+
+
+async def _bounded(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes, up to ``limit`` bytes."""
+    size = 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > limit:
+            raise web.HTTPRequestEntityTooLarge(limit, size)
+        yield piece
+
+
+class Through:
+    """One request to a child, passed as it is, and its answer.
+
+    ``body`` is bytes, or pieces to be sent as they come (``length`` bytes, None when that is not known), which can be sent only
+    once. ``text_only`` answers with the ``text`` of a JSON object.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes | AsyncIterable[bytes] = b"",
+        length: int | None = None,
+        *,
+        text_only: bool = False,
+    ) -> None:
+        self._request = request
+        self._method = method
+        self._target = target
+        self._headers = headers
+        self._body = body
+        self._length = length
+        self._text_only = text_only
+        self._writer = Writer(request, replies.V1_JSON)
+        self._used = False
+
+    async def run(self, want: Want) -> web.StreamResponse:
+        return await deliver(
+            self._request, want, self._writer, self._attempt, whole=None, last_words=_last_words
+        )
+
+    async def _attempt(self, lease: Lease) -> None:
+        upload = self._upload()
+        async with open_exchange(
+            lease.endpoint, self._method, self._target, self._headers, upload, self._length
+        ) as exchange:
+            if self._text_only and exchange.status == 200:
+                await self._text(await exchange.read())
+                return
+            told = [(name, value) for name, value in exchange.headers if name not in _NOT_TOLD]
+            self._writer.head(exchange.status, told)
+            async for data in exchange:
+                await self._writer.write(data)
+
+    def _upload(self) -> bytes | AsyncIterable[bytes]:
+        if isinstance(self._body, bytes):
+            return self._body
+        if self._used:
+            raise GenerationFailedError(Failed(502, "the engine died before it answered", "server_error"))
+        self._used = True
+        return self._body
+
+    async def _text(self, body: bytes) -> None:
+        text = msgspec.json.decode(body, type=dict[str, object]).get("text", "")
+        self._writer.head(200, [("Content-Type", "text/plain; charset=utf-8")])
+        await self._writer.write(str(text).encode())
+
+
+def _last_words(told: Told) -> bytes:
+    return openai.stream_error(told.message, told.status)
+
+
+async def _only(services: Services) -> ModelCard:
+    loaded = {child.model.name: child.model for child in services.children.status() if child.state == "ready"}
+    if len(loaded) != 1:
+        raise DialectError(
+            400,
+            f"model is required, in the body or as ?model=: {len(loaded)} models are loaded",
+            param="model",
+        )
+    return next(iter(loaded.values()))
+
+
+async def _split(services: Services, path: str) -> tuple[ModelCard, str]:
+    """The model that a path starts with, whose name may have slashes of its own, and the rest of the path."""
+    segments = path.split("/")
+    for count in range(min(len(segments), 5), 0, -1):
+        name = unquote("/".join(segments[:count]))
+        try:
+            return await services.resolve(name), "/".join(segments[count:])
+        except (NotFoundError, InvalidNameError):
+            continue
+    raise NotFoundError(f"model '{unquote(segments[0])}' not found", "`llamamgr list` shows what there is")

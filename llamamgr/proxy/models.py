@@ -1,0 +1,252 @@
+"""Ollama's endpoints that change which models there are: create, copy, delete, blobs, pull, push."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+import msgspec
+from aiohttp import web
+
+from llamamgr.core import hub
+from llamamgr.core.cards import ModelCard
+from llamamgr.core.digests import parse_digest
+from llamamgr.core.errors import InvalidNameError, NotFoundError, UsageError
+from llamamgr.core.names import ModelName
+from llamamgr.models import create as making
+from llamamgr.models.create import Wanted
+from llamamgr.models.progress import SUCCESS, Progress, Tell
+from llamamgr.models.pull import Puller, Wish
+from llamamgr.models.store import Incoming
+from llamamgr.proxy import replies
+from llamamgr.proxy.services import SERVICES, Services, services_of
+from llamamgr.proxy.writer import Writer
+from llamamgr.wire import ollama, ollama_models
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.ollama_models import CreateRequest
+
+_CHUNK = 1024 * 1024  # bytes of an upload gathered before they are hashed and written
+
+
+def add_model_routes(app: web.Application) -> None:
+    """The routes of this module; pulls live as long as the application."""
+    app.router.add_route("POST", "/api/create", create)
+    app.router.add_route("POST", "/api/copy", copy)
+    app.router.add_route("DELETE", "/api/delete", delete)
+    app.router.add_route("HEAD", "/api/blobs/{digest}", has_blob)
+    app.router.add_route("POST", "/api/blobs/{digest}", receive_blob)
+    app.router.add_route("POST", "/api/pull", pull)
+    app.router.add_route("POST", "/api/push", push)
+    app.router.add_route("GET", "/api/status", status)
+
+
+async def pulls(app: web.Application) -> AsyncIterator[None]:
+    """Of the public application's life: what pulls for every front."""
+    services = app[SERVICES]
+    puller = Puller(services.index.store, services.config.registry, services.version)
+    async with services.transfers.open(puller):
+        yield
+
+
+async def status(request: web.Request) -> web.Response:
+    """There is no cloud here."""
+    return replies.native(b'{"cloud":{"disabled":true,"source":"config"}}')
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    asked = ollama_models.parse_create(await request.read())
+    name = ModelName.parse(asked.model)
+    ollama_models.require_origin(asked)
+    services = services_of(request)
+    return await _tell(request, services, _created(services, name, asked), stream=asked.stream)
+
+
+async def copy(request: web.Request) -> web.Response:
+    asked = ollama_models.parse_copy(await request.read())
+    for what, text in (("source", asked.source), ("destination", asked.destination)):
+        if not _is_name(text):
+            raise DialectError(400, f'{what} "{text}" is invalid')
+    services = services_of(request)
+    try:
+        card = await services.resolve(asked.source)
+    except NotFoundError as error:
+        raise NotFoundError(f'model "{asked.source}" not found', error.hint) from None
+    await asyncio.to_thread(making.copy, services.index.store, card, ModelName.parse(asked.destination))
+    await asyncio.to_thread(services.index.refresh)
+    return web.Response()
+
+
+async def delete(request: web.Request) -> web.Response:
+    model = ollama_models.parse_delete(await request.read())
+    if not _is_name(model):
+        raise DialectError(400, f'name "{model}" is invalid')
+    services = services_of(request)
+    card = await services.resolve(model)
+    await asyncio.to_thread(making.delete, services.index.store, card)
+    listing = await asyncio.to_thread(services.index.refresh)
+    if all(other.digest != card.digest for other in listing.models):
+        await services.children.unload(card)
+    return web.Response()
+
+
+async def has_blob(request: web.Request) -> web.Response:
+    hex_digest = _digest(request)
+    if services_of(request).index.store.has_blob(hex_digest):
+        return web.Response()
+    raise NotFoundError(f"blob sha256:{hex_digest} is not in the store", "POST it to the same address")
+
+
+async def receive_blob(request: web.Request) -> web.Response:
+    """An upload of any length; one that is not what its digest says, or is broken off, leaves nothing."""
+    hex_digest = _digest(request)
+    store = services_of(request).index.store
+    if store.has_blob(hex_digest):
+        return web.Response()
+    incoming = await asyncio.to_thread(store.receive)
+    try:
+        await _receive(request, incoming)
+        await asyncio.to_thread(incoming.finish, hex_digest)
+    finally:
+        incoming.drop()
+    return web.Response(status=201)
+
+
+async def pull(request: web.Request) -> web.StreamResponse:
+    asked = ollama_models.parse_transfer(await request.read(), "PullRequest")
+    hub.parse_model_name(asked.model)
+    services = services_of(request)
+    statuses = services.transfers.pull(Wish(asked.model, asked.insecure))
+    return await _tell(request, services, statuses, stream=asked.stream)
+
+
+async def push(request: web.Request) -> web.Response:
+    asked = ollama_models.parse_transfer(await request.read(), "PushRequest")
+    if not asked.model:
+        raise DialectError(400, "model is required")
+    ModelName.parse(asked.model)
+    raise DialectError(
+        501, "models are not pushed from here: upload the files with the tools of the registry"
+    )
+
+
+def _digest(request: web.Request) -> str:
+    text = request.match_info["digest"]
+    if "/" in text:
+        raise web.HTTPNotFound
+    return parse_digest(text)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        ModelName.parse(text)
+    except InvalidNameError:
+        return False
+    return True
+
+
+async def _receive(request: web.Request, incoming: Incoming) -> None:
+    gathered = bytearray()
+    async for data in request.content.iter_any():
+        gathered += data
+        if len(gathered) >= _CHUNK:
+            await asyncio.to_thread(incoming.write, bytes(gathered))
+            gathered.clear()
+    await asyncio.to_thread(incoming.write, bytes(gathered))
+
+
+async def _created(
+    services: Services, name: ModelName, asked: CreateRequest
+) -> AsyncGenerator[Progress, None]:
+    """The steps of a creation; a base that is not here is pulled first."""
+    base: ModelCard | None = None
+    if asked.base:
+        try:
+            base = await services.resolve(asked.base)
+        except NotFoundError:
+            async with aclosing(services.transfers.pull(Wish(asked.base))) as steps:
+                async for step in steps:
+                    if step != SUCCESS:
+                        yield step
+            await asyncio.to_thread(services.index.refresh)
+            base = await services.resolve(asked.base)
+    store = services.index.store
+    try:
+        files = tuple(store.blob(parse_digest(digest)) for _, digest in sorted(asked.files))
+        adapters = tuple(store.blob(parse_digest(digest)) for _, digest in asked.adapters)
+    except UsageError:
+        yield Progress("parsing GGUF")
+        raise
+    wanted = Wanted(
+        name,
+        base,
+        parent=base.name if base else "",
+        files=files,
+        adapters=adapters,
+        template=asked.template,
+        system=asked.system,
+        settings=asked.settings,
+        messages=asked.messages,
+        licenses=asked.licenses,
+        quantize=asked.quantize,
+    )
+    async with aclosing(
+        _in_thread(lambda tell: making.create(store, wanted, tell, services.quantize))
+    ) as steps:
+        async for step in steps:
+            yield step
+
+
+async def _in_thread(work: Callable[[Tell], object]) -> AsyncGenerator[Progress, None]:
+    """What blocking ``work`` tells, as it tells it; its error is raised at the end. Once nobody listens, telling fails."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Queue[Progress | None] = asyncio.Queue()
+    failed: list[Exception] = []
+    is_heard = True
+
+    def tell(progress: Progress) -> None:
+        if not is_heard:
+            raise ConnectionError("the client left")
+        loop.call_soon_threadsafe(told.put_nowait, progress)
+
+    def run() -> None:
+        try:
+            work(tell)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            loop.call_soon_threadsafe(told.put_nowait, None)
+
+    running = loop.run_in_executor(None, run)
+    try:
+        while (progress := await told.get()) is not None:
+            yield progress
+        await running
+    finally:
+        is_heard = False
+    if failed:
+        raise failed[0]
+
+
+async def _tell(
+    request: web.Request, services: Services, steps: AsyncGenerator[Progress, None], *, stream: bool
+) -> web.StreamResponse:
+    """The steps as lines, or the last one. A failure after the first line is the last line."""
+    writer = Writer(request, replies.NDJSON)
+    last = SUCCESS
+    async with aclosing(steps):
+        try:
+            async for step in steps:
+                if step == SUCCESS:
+                    # who reads this line may ask for the model at once
+                    await asyncio.to_thread(services.index.refresh)
+                last = step
+                if stream:
+                    await writer.write(msgspec.json.encode(step) + b"\n")
+        except ConnectionError:
+            raise
+        except Exception as error:
+            if not writer.sent:
+                raise
+            await writer.write(ollama.error_body(replies.tell(request, error).message) + b"\n")
+    return await writer.finish() if stream else replies.native(msgspec.json.encode(last))

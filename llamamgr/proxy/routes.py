@@ -1,0 +1,43 @@
+"""Routes of OpenAI's, Anthropic's and llama.cpp's APIs, as one table: method, path, handler."""
+
+from __future__ import annotations
+
+from aiohttp.typedefs import Handler
+
+from llamamgr.proxy import (
+    anthropic,
+    completions,
+    embeddings,
+    engine_routes,
+    openai,
+    passage,
+    rerank,
+    responses,
+    system,
+)
+
+_ENGINE_READS = ("/props", "/slots", "/lora-adapters", "/metrics")
+_ENGINE_ASKS = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/completion", "/lora-adapters")
+
+V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/v1/models", openai.models),
+    ("GET", "/v1/models/{name:.+}", openai.model),
+    ("POST", "/v1/chat/completions", passage.chat_completions),
+    ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/embeddings", embeddings.v1_embeddings),
+    ("POST", "/api/embed", embeddings.embed),
+    ("POST", "/api/embeddings", embeddings.legacy_embeddings),
+    ("POST", "/v1/responses", responses.create),
+    ("GET", "/v1/responses/{id}", responses.retrieve),
+    ("DELETE", "/v1/responses/{id}", responses.delete),
+    ("POST", "/v1/audio/transcriptions", openai.transcriptions),
+    ("*", "/v1/images", openai.no_images),
+    ("*", "/v1/images/{rest:.*}", openai.no_images),
+    *(("POST", path, rerank.rerank) for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank", "/rerank")),
+    ("POST", "/v1/messages", anthropic.messages),
+    ("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
+    *(("GET", path, engine_routes.engine) for path in _ENGINE_READS),
+    *(("POST", path, engine_routes.engine) for path in _ENGINE_ASKS),
+    ("*", "/upstream/{rest:.+}", engine_routes.upstream),
+    ("GET", "/api/system/status", system.status),
+)

@@ -1,0 +1,23 @@
+"""Anthropic's dialect in one place: ``parse_messages`` → (engine) → ``Renderer``."""
+
+from llamamgr.wire.anthropic_answer import (
+    Renderer,
+    count_answer,
+    error_body,
+    model_answer,
+    models_answer,
+    stream_error,
+)
+from llamamgr.wire.anthropic_request import MessagesRequest, parse_count, parse_messages
+
+__all__ = [
+    "MessagesRequest",
+    "Renderer",
+    "count_answer",
+    "error_body",
+    "model_answer",
+    "models_answer",
+    "parse_count",
+    "parse_messages",
+    "stream_error",
+]

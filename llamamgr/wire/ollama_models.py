@@ -1,0 +1,169 @@
+"""Ollama's requests about models: create, copy, delete, pull, push (facts: Ollama api/types.go, server/create.go, routes.go)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llamamgr.core.errors import UsageError
+from llamamgr.core.modelfile import checked_parameters, parse_modelfile
+from llamamgr.wire import golang, gotemplate
+from llamamgr.wire.errors import DialectError
+
+
+class CreateRequest(msgspec.Struct, frozen=True):
+    """``POST /api/create``. ``files`` and ``adapters`` are (name, digest); None leaves what the base has."""
+
+    model: str
+    base: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()
+    template: str | None = None
+    system: str | None = None
+    settings: dict[str, Any] = {}
+    messages: tuple[tuple[str, str], ...] | None = None
+    licenses: tuple[str, ...] = ()
+    quantize: str = ""
+    stream: bool = True
+
+
+class CopyRequest(msgspec.Struct, frozen=True):
+    source: str
+    destination: str
+
+
+class TransferRequest(msgspec.Struct, frozen=True):
+    """``POST /api/pull`` and ``/api/push``."""
+
+    model: str
+    insecure: bool = False
+    stream: bool = True
+
+
+class _WireMessage(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+
+
+class _WireCreate(msgspec.Struct):
+    model: str | None = None
+    name: str | None = None
+    stream: bool | None = None
+    quantize: str | None = None
+    quantization: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
+    files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    template: str | None = None
+    system: str | None = None
+    license: str | list[str] | None = None
+    parameters: dict[str, Any] | None = None
+    messages: list[_WireMessage] | None = None
+    modelfile: str | None = None
+
+
+class _WireCopy(msgspec.Struct):
+    source: str | None = None
+    destination: str | None = None
+
+
+class _WireTransfer(msgspec.Struct):
+    model: str | None = None
+    name: str | None = None
+    insecure: bool | None = None
+    stream: bool | None = None
+
+
+_GO_TYPES = {
+    "files": "map[string]string",
+    "adapters": "map[string]string",
+    "parameters": "map[string]interface {}",
+    "messages": "[]api.Message",
+    "messages[]": "api.Message",
+}
+
+
+def parse_create(body: bytes) -> CreateRequest:
+    """``DialectError`` or ``UsageError`` (both 400) in Ollama's words. Whether the name is one is for the caller to see."""
+    wire = golang.decode(body, _WireCreate, "CreateRequest", _GO_TYPES)
+    request = CreateRequest(
+        model=wire.model or wire.name or "",
+        base=wire.from_ or "",
+        files=tuple((wire.files or {}).items()),
+        adapters=tuple((wire.adapters or {}).items()),
+        template=wire.template or None,
+        system=wire.system or None,
+        settings=checked_parameters(wire.parameters or {}),
+        messages=_messages(wire.messages),
+        licenses=tuple([wire.license] if isinstance(wire.license, str) else wire.license or ()),
+        quantize=wire.quantize or wire.quantization or "",
+        stream=wire.stream is not False,
+    )
+    if wire.modelfile:
+        request = _with_modelfile(request, wire.modelfile)
+    check_template(request.template)
+    for path, _ in (*request.files, *request.adapters):
+        if not path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise DialectError(400, "file path must be relative")
+    return request
+
+
+def check_template(template: str | None) -> None:
+    """``DialectError`` when a template cannot be rendered, naming why."""
+    if template:
+        try:
+            gotemplate.compiled(template)
+        except gotemplate.TemplateError as error:
+            raise DialectError(400, f"template error: {error}") from None
+
+
+def require_origin(request: CreateRequest) -> None:
+    """``DialectError`` when a request says of what to make the model in no way."""
+    if not request.base and not request.files:
+        raise DialectError(400, "neither 'from' or 'files' was specified")
+
+
+def parse_copy(body: bytes) -> CopyRequest:
+    wire = golang.decode(body, _WireCopy, "CopyRequest", {})
+    return CopyRequest(wire.source or "", wire.destination or "")
+
+
+def parse_delete(body: bytes) -> str:
+    """The name of the model to delete."""
+    wire = golang.decode(body, _WireTransfer, "DeleteRequest", {})
+    model = wire.model or wire.name
+    if not model:
+        raise DialectError(400, "model is required")
+    return model
+
+
+def parse_transfer(body: bytes, struct: str) -> TransferRequest:
+    """Of a pull (``PullRequest``) or a push (``PushRequest``)."""
+    wire = golang.decode(body, _WireTransfer, struct, {})
+    return TransferRequest(wire.model or wire.name or "", bool(wire.insecure), wire.stream is not False)
+
+
+def _messages(wire: list[_WireMessage] | None) -> tuple[tuple[str, str], ...] | None:
+    return tuple(((one.role or "").lower(), one.content or "") for one in wire) if wire else None
+
+
+def _with_modelfile(request: CreateRequest, text: str) -> CreateRequest:
+    """What clients before 0.5.5 send: a Modelfile's text, blobs by ``@sha256:…``."""
+    said = parse_modelfile(text)
+    files = tuple((base[1:], base[1:]) for base in said.bases if base.startswith("@"))
+    names = [base for base in said.bases if not base.startswith("@")]
+    adapters = tuple((adapter[1:], adapter[1:]) for adapter in said.adapters if adapter.startswith("@"))
+    if len(names) > 1 or len(adapters) < len(said.adapters) or (names and files):
+        raise UsageError("FROM and ADAPTER must each be one model, or blobs", "send files as blobs first")
+    return msgspec.structs.replace(
+        request,
+        base=names[0] if names else "",
+        files=files,
+        adapters=adapters,
+        template=said.template,
+        system=said.system,
+        settings=said.parameters,
+        messages=said.messages or None,
+        licenses=said.licenses,
+    )

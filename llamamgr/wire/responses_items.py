@@ -1,0 +1,170 @@
+"""Items of ``/v1/responses`` as turns of a conversation.
+
+What an assistant did in several items (reasoning, a message, calls of functions) is one turn for a model's template.
+Facts: OpenAI's Responses API.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llamamgr.wire import golang, images
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
+from llamamgr.wire.openai_chat import is_json
+
+_ROLES = ("user", "assistant", "system", "developer")
+# what ``encrypted_content`` of our reasoning items starts with; after it comes the text itself, in base64
+SEAL = "llamamgr1."
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | dict[str, Any] | None = None
+    file_id: str | None = None
+    input_audio: dict[str, Any] | None = None
+
+
+class Item(msgspec.Struct):
+    """An input item of any kind, as it is on the wire."""
+
+    type: str | None = None
+    role: str | None = None
+    content: str | list[_Part] | None = None
+    call_id: str | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[_Part] | None = None
+    summary: list[_Part] | None = None
+    encrypted_content: str | None = None
+
+
+def joined(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """``turns`` with those of an assistant that follow each other as one."""
+    found: list[Message] = []
+    for turn in turns:
+        before = found[-1] if found else None
+        if (
+            before is not None
+            and before.role == turn.role == "assistant"
+            and not (before.parts or turn.parts)
+        ):
+            found[-1] = Message(
+                "assistant",
+                "\n".join(text for text in (before.content, turn.content) if text),
+                thinking=before.thinking + turn.thinking,
+                tool_calls=(*before.tool_calls, *turn.tool_calls),
+            )
+        else:
+            found.append(turn)
+    return tuple(found)
+
+
+class Reading:
+    """Reads items; collects the addresses of images that are still to be fetched."""
+
+    def __init__(self, fetching: bool, fetched: Mapping[str, str]) -> None:
+        self.wanted: dict[str, None] = {}
+        self._fetching = fetching
+        self._fetched = fetched
+        self._names: dict[str, str] = {}
+
+    def turns(self, item: Item, where: str) -> list[Message]:
+        match item.type or ("message" if item.role else ""):
+            case "message":
+                return [self._message(item, where)]
+            case "function_call":
+                return [self._call(item, where)]
+            case "function_call_output":
+                return [self._output(item, where)]
+            case "reasoning":
+                thought = _thought(item)
+                return [Message("assistant", thinking=thought)] if thought else []
+            case kind:
+                raise DialectError(400, f"items of type {kind!r} are not served", param=f"{where}.type")
+
+    def _message(self, item: Item, where: str) -> Message:
+        role = item.role or "user"
+        if role not in _ROLES:
+            raise DialectError(
+                400, f"{where}.role {role!r} is none of {', '.join(_ROLES)}", param=f"{where}.role"
+            )
+        parts = self._parts(item.content, f"{where}.content")
+        return _turn("system" if role == "developer" else role, parts)
+
+    def _call(self, item: Item, where: str) -> Message:
+        if not item.name or not item.call_id:
+            raise DialectError(400, f"{where}: a function_call needs name and call_id", param=where)
+        arguments = item.arguments or "{}"
+        if not is_json(arguments):
+            raise DialectError(400, f"{where}.arguments are no JSON", param=f"{where}.arguments")
+        self._names[item.call_id] = item.name
+        return Message("assistant", tool_calls=(ToolCall(item.call_id, item.name, arguments),))
+
+    def _output(self, item: Item, where: str) -> Message:
+        if not item.call_id:
+            raise DialectError(400, f"{where}.call_id is required", param=f"{where}.call_id")
+        plain = _turn("tool", self._parts(item.output, f"{where}.output"))
+        return msgspec.structs.replace(
+            plain, tool_call_id=item.call_id, tool_name=self._names.get(item.call_id, "")
+        )
+
+    def _parts(self, content: str | list[_Part] | None, where: str) -> tuple[Part, ...]:
+        if isinstance(content, str):
+            return (TextPart(content),)
+        return tuple(self._part(part, f"{where}[{place}]") for place, part in enumerate(content or ()))
+
+    def _part(self, part: _Part, where: str) -> Part:
+        match part.type:
+            case "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text":
+                return TextPart(part.text or "")
+            case "refusal":
+                return TextPart(part.refusal or "")
+            case "input_image" | "image_url":
+                given = part.image_url
+                address = given.get("url") if isinstance(given, dict) else given
+                return self._image(str(address or ""), where)
+            case "input_audio":
+                return MediaPart(str((part.input_audio or {}).get("data", "")))
+            case kind:
+                raise DialectError(400, f"{where}: content of type {kind!r} is not served", param=where)
+
+    def _image(self, address: str, where: str) -> Part:
+        if address in self._fetched:
+            return MediaPart(images.base64_of(self._fetched[address]))
+        if images.is_address(address):
+            if not self._fetching or not images.is_fetchable(address):
+                raise DialectError(400, images.NO_ADDRESSES, param=where)
+            self.wanted[address] = None
+            return MediaPart("")
+        data = images.base64_of(address)
+        if not data or golang.illegal_base64_at(data) >= 0:
+            raise DialectError(400, f"{where}.image_url holds no base64 image", param=where)
+        return MediaPart(data)
+
+
+def _turn(role: str, parts: tuple[Part, ...]) -> Message:
+    if any(isinstance(part, MediaPart) for part in parts):
+        return Message(role, parts=parts)
+    return Message(role, "\n".join(part.text for part in parts if isinstance(part, TextPart)))
+
+
+def _thought(item: Item) -> str:
+    """The text of a reasoning item, wherever the client kept it."""
+    content = item.content if isinstance(item.content, list) else []
+    text = "".join(part.text or "" for part in (content or item.summary or ()))
+    sealed = item.encrypted_content or ""
+    if text or not sealed.startswith(SEAL):
+        return text
+    try:
+        return base64.b64decode(sealed.removeprefix(SEAL), validate=True).decode("utf-8", "replace")
+    except binascii.Error:
+        return ""

@@ -1,0 +1,243 @@
+"""``POST /v1/responses``: items in, a neutral chat out.
+
+Tools that only OpenAI's servers run are left out, and told to be. Facts: OpenAI's Responses API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llamamgr.wire import golang
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, ResponseFormat
+from llamamgr.wire.openai_chat import effort
+from llamamgr.wire.openai_tools import NOTHING, choose
+from llamamgr.wire.responses_items import Item, Reading, joined
+
+_EXTRAS = (
+    *(
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repeat_penalty",
+    ),
+    *(
+        "stop",
+        "logit_bias",
+        "grammar",
+        "cache_prompt",
+        "samplers",
+        "parallel_tool_calls",
+        "chat_template_kwargs",
+    ),
+)
+_NOT_SERVED = ("background", "conversation", "prompt")
+
+
+class ResponseRequest(msgspec.Struct, frozen=True):
+    """What is asked for.
+
+    ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole.
+    ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
+    ``encrypted_content``.
+    """
+
+    model: str
+    turns: tuple[Message, ...]
+    instructions: str = ""
+    stream: bool = False
+    store: bool = True
+    previous: str = ""
+    tools: tuple[msgspec.Raw, ...] = ()
+    tool_choice: str = ""
+    sampling: Mapping[str, object] = {}
+    response_format: ResponseFormat | None = None
+    think: bool | None = None
+    summarised: bool = False
+    sealed: bool = False
+    echo: Mapping[str, Any] = {}
+    left_out: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    def chat(self, before: Sequence[Message] = ()) -> ChatRequest:
+        """The conversation that goes on from ``before``."""
+        system = (Message("system", self.instructions),) if self.instructions else ()
+        return ChatRequest(
+            messages=joined((*system, *before, *self.turns)),
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            sampling=self.sampling,
+            response_format=self.response_format,
+            think=self.think,
+        )
+
+
+class _Reasoning(msgspec.Struct):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str = "text"
+    schema: msgspec.Raw = NOTHING
+
+
+class _Text(msgspec.Struct):
+    format: _Format | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str = ""
+    name: str | None = None
+    description: str | None = None
+    parameters: msgspec.Raw = NOTHING
+    strict: bool | None = None
+
+
+class _Wire(msgspec.Struct):
+    model: str | None = None
+    input: str | list[Item] | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = None
+    reasoning: _Reasoning | None = None
+    text: _Text | None = None
+    tools: list[msgspec.Raw] | None = None
+    tool_choice: msgspec.Raw = NOTHING
+    include: list[str] | None = None
+
+
+_ECHOED: dict[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": None,
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": None,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": None,
+    "truncation": "disabled",
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+}
+
+
+def parse(
+    body: bytes, *, fetching: bool = False, fetched: Mapping[str, str] | None = None
+) -> ResponseRequest:
+    """``DialectError`` 400 for what cannot be asked. ``fetched`` maps addresses of images to ``data:`` addresses."""
+    if not body.strip():
+        raise DialectError(400, "EOF")
+    wire, sound = golang.decode_sound(body, _Wire, "ResponsesRequest", {})
+    fields: dict[str, msgspec.Raw] = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
+    if not wire.model:
+        raise DialectError(400, "model is required", param="model")
+    if not wire.input:
+        raise DialectError(400, "input is required", param="input")
+    for name in _NOT_SERVED:
+        if bytes(fields.get(name, NOTHING)) not in (b"", b"null", b"false"):
+            raise DialectError(400, f"{name} is not served; leave it out", param=name)
+    reading = Reading(fetching, fetched or {})
+    tools, left_out = _tools(wire.tools or ())
+    offer = choose(tools, wire.tool_choice)
+    given = wire.input if isinstance(wire.input, list) else [Item(role="user", content=wire.input)]
+    turns = tuple(turn for place, item in enumerate(given) for turn in reading.turns(item, f"input[{place}]"))
+    reasoning = wire.reasoning or _Reasoning()
+    wanted = reasoning.effort
+    return ResponseRequest(
+        model=wire.model,
+        turns=turns,
+        instructions=wire.instructions or "",
+        stream=bool(wire.stream),
+        store=wire.store is not False,
+        previous=wire.previous_response_id or "",
+        tools=offer.tools,
+        tool_choice=offer.choice,
+        sampling=_sampling(wire, fields, wanted),
+        response_format=_format(wire.text),
+        think=None if wanted is None else effort(wanted) != "none",
+        summarised=bool(reasoning.summary or reasoning.generate_summary),
+        sealed="reasoning.encrypted_content" in (wire.include or ()),
+        echo=_echo(fields, tools),
+        left_out=left_out,
+        addresses=tuple(reading.wanted),
+    )
+
+
+def _sampling(wire: _Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None) -> dict[str, object]:
+    found: dict[str, object] = {
+        name: fields[name] for name in _EXTRAS if name in fields and bytes(fields[name]) != b"null"
+    }
+    if wire.max_output_tokens is not None:
+        if wire.max_output_tokens < 1:
+            raise DialectError(400, "max_output_tokens must be positive", param="max_output_tokens")
+        found["max_tokens"] = wire.max_output_tokens
+    if wanted is not None:
+        found["reasoning_effort"] = effort(wanted)
+    return found
+
+
+def _format(text: _Text | None) -> ResponseFormat | None:
+    asked = text.format if text else None
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return JsonObject()
+    if asked.type != "json_schema" or not bytes(asked.schema).startswith(b"{"):
+        raise DialectError(
+            400,
+            "text.format must be of type text, json_object or json_schema with a schema",
+            param="text.format",
+        )
+    return JsonSchema(asked.schema)
+
+
+def _tools(given: Sequence[msgspec.Raw]) -> tuple[tuple[msgspec.Raw, ...], tuple[str, ...]]:
+    """The functions in the chat API's form, and the types of what is no function."""
+    tools, left_out = [], []
+    for place, raw in enumerate(given):
+        tool = golang.decode(bytes(raw), _Tool, "ResponsesTool", {})
+        if tool.type != "function":
+            left_out.append(tool.type or "unknown")
+            continue
+        if not tool.name:
+            raise DialectError(400, f"tools[{place}].name is required", param=f"tools[{place}].name")
+        function: dict[str, object] = {"name": tool.name}
+        if tool.description is not None:
+            function["description"] = tool.description
+        if bytes(tool.parameters) not in (b"", b"null"):
+            function["parameters"] = tool.parameters
+        tools.append(msgspec.Raw(msgspec.json.encode({"type": "function", "function": function})))
+    return tuple(tools), tuple(left_out)
+
+
+def _echo(fields: Mapping[str, msgspec.Raw], tools: Sequence[msgspec.Raw]) -> dict[str, Any]:
+    """Fields as the client sent them, defaults for the rest; of the tools only those that are offered."""
+    told = {
+        name: fields[name] if bytes(fields.get(name, NOTHING)) not in (b"", b"null") else default
+        for name, default in _ECHOED.items()
+    }
+    if tools:
+        given = msgspec.json.decode(bytes(fields["tools"]), type=list[dict[str, Any]])
+        told["tools"] = [tool for tool in given if tool.get("type") == "function"]
+    else:
+        told["tools"] = []
+    return told

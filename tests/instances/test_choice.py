@@ -1,0 +1,26 @@
+"""Which instance is meant: flag, environment, model, config, default; in this order."""
+
+import pytest
+
+from llamamgr.core.errors import InvalidNameError
+from llamamgr.instances.choice import chosen
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "rule"),
+    [
+        (("flag", "env", "model", "config"), "flag", "command line"),
+        (("", "env", "model", "config"), "env", "LLAMAMGR_INSTANCE"),
+        (("", "", "model", "config"), "model", "model's own"),
+        (("", "", "", "config"), "config", "config.toml"),
+        (("", "", "", ""), "default", "default"),
+    ],
+)
+def test_the_first_that_says_something_wins_and_is_named(said, name, rule):
+    choice = chosen(*said)
+    assert choice.name == name and rule in choice.rule
+
+
+def test_what_cannot_be_a_name_is_refused():
+    with pytest.raises(InvalidNameError):
+        chosen("", "../x")

@@ -1,0 +1,108 @@
+"""Removing builds: never what is current, what it came from, or what runs."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llamamgr.core.errors import ConflictError, NotFoundError
+from llamamgr.instances import switching
+from llamamgr.instances.pruning import prune, uninstall
+from llamamgr.instances.store import Store
+from tests.instances.test_store import publish
+
+
+@pytest.fixture
+def five(store: Store) -> Store:
+    for number in range(1, 6):
+        publish(store, "default", f"b{number}", created=number)
+    return store
+
+
+def ids(store: Store) -> str:
+    return " ".join(sorted(build.card.id for build in store.builds("default")))
+
+
+@contextlib.contextmanager
+def running(build: str) -> Iterator[None]:
+    """A process whose program is the build's server."""
+    server = Path(build) / "bin" / "llama-server"
+    server.unlink()
+    shutil.copy(shutil.which("sleep") or "", server)
+    process = subprocess.Popen([server, "60"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, "b4 b5"), (1, "b4 b5"), (3, "b3 b4 b5"), (9, "b1 b2 b3 b4 b5")]
+)
+def test_the_newest_stay_and_always_the_current_one_and_its_former(five, keep, left):
+    pruned = prune(five, "default", keep)
+    assert ids(five) == left
+    assert len(pruned.removed) == 5 - len(left.split()) and (pruned.freed > 0) == bool(pruned.removed)
+    assert list((five.root / "default").glob(".scratch-*")) == []
+
+
+def test_gone_back_the_builds_it_stands_on_stay(five):
+    switching.rollback(five, "default", "b2")
+    prune(five, "default", 0)
+    assert ids(five) == "b1 b2"
+
+
+def test_a_build_kept_for_inspection_goes_and_its_mark_and_log_with_it(five):
+    publish(five, "default", "wrong", created=9, verified=False)
+    switching.fall_back(five, "default", "b5", "crashes")
+    logs = five.root / "default" / "logs"
+    logs.mkdir()
+    (logs / "b5.log").write_text("…")
+    prune(five, "default", 0)
+    assert ids(five) == "b3 b4" and five.instance("default").ledger.marks == () and not list(logs.iterdir())
+
+
+def test_a_build_that_runs_stays_whoever_started_it(five):
+    with running(five.build("default", "b1").root):
+        pruned = prune(five, "default", 0, lambda build: build.card.id == "b2")
+    assert ids(five) == "b1 b2 b4 b5" and set(pruned.running) == {"b1", "b2"}
+    prune(five, "default", 0)
+    assert ids(five) == "b4 b5"
+
+
+def test_an_instance_that_is_being_built_is_left_alone(five):
+    with five.changing("default"), pytest.raises(ConflictError):
+        prune(five, "default", 0)
+    with pytest.raises(NotFoundError):
+        prune(five, "nope", 0)
+    assert not (five.root / "nope").exists()
+
+
+def test_uninstalling_removes_all_of_it_and_nothing_else(five):
+    publish(five, "other", "b1")
+    assert uninstall(five, "default") > 0
+    assert [path.name for path in five.root.iterdir()] == ["other"]
+    with pytest.raises(NotFoundError):
+        uninstall(five, "default")
+
+
+def test_uninstalling_is_refused_while_a_child_runs_and_when_the_daemon_says_so(five):
+    with running(five.build("default", "b5").root), pytest.raises(ConflictError, match=r"running \(b5\)"):
+        uninstall(five, "default")
+    with pytest.raises(ConflictError, match=r"running \(b4\)"):
+        uninstall(five, "default", lambda build: build.card.id == "b4")
+    with five.changing("default"), pytest.raises(ConflictError):
+        uninstall(five, "default")
+    assert ids(five) == "b1 b2 b3 b4 b5"
+
+
+def test_what_a_killed_uninstall_left_is_seen_nowhere_and_goes_with_the_next(five):
+    left = five.root / ".removed-old-1"
+    left.mkdir()
+    assert five.instances()[1] == ()
+    uninstall(five, "default")
+    assert list(five.root.iterdir()) == []
