@@ -46,9 +46,8 @@ def _print_status(ping: dict[str, Any]) -> None:
 
     from llamamgr.core.durations import format_duration
 
-    print(
-        f"llamamgr {ping['version']} runs as pid {ping['pid']}, for {format_duration(time.time() - ping['started'])}"
-    )
+    age = format_duration(time.time() - ping["started"])
+    print(f"llamamgr {ping['version']} runs on {ping['url']} as pid {ping['pid']}, for {age}")
 
 
 def _print_reloaded(reloaded: dict[str, Any]) -> None:

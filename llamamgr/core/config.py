@@ -54,6 +54,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_wait: Seconds = 300.0
     stall_wait: Seconds = 600.0
     parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
+    slot_cache: Bytes = 1024 * 1024 * 1024
 
 
 FlagValue = str | int | float | bool

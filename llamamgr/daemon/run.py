@@ -22,6 +22,7 @@ from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedE
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.client import Control
 from llamamgr.daemon.lag import LoopLag
+from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
@@ -61,7 +62,7 @@ def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     other = Control(paths).ping()
     if other:
         raise ConflictError(
-            f"a daemon of this home already runs (pid {other['pid']})",
+            f"a daemon of this home already runs (pid {other['pid']}, {other['url']})",
             "`llamamgr stop` ends it; LLAMAMGR_HOME gives a second one a home of its own",
         )
     place = locked(daemon_lock(paths), "the daemon's place", wait=_HANDOVER_SECONDS)
@@ -102,6 +103,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
             stop=stop.set,
             reload=lambda: reloading(),
             lag=lag.percentile,
+            quantize=quantizer_of(builds, paths.data / "locks"),
         )
         reloading = Reloading(paths, host, services, supervisor, index, builds, residents)
         async with (
@@ -110,6 +112,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
         ):
             with _signals(stop, lambda: tasks.create_task(reloading.quietly())):
                 log.info("llamamgr %s listens on %s (pid %d)", llamamgr.__version__, address.url, os.getpid())
+                services.url = address.url
                 announce(address.url)
                 await asyncio.to_thread(index.refresh)
                 companions = [tasks.create_task(residents.run()), tasks.create_task(lag.run())]

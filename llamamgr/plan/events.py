@@ -28,6 +28,12 @@ class ChildKey(msgspec.Struct, frozen=True):
     variant: str = ""
     context: int = 0
 
+    @property
+    def folder(self) -> str:
+        """A file name for what is kept of children of this key: nothing in it is chosen by a client."""
+        build = "".join(c if c.isalnum() or c in "-." else "_" for c in self.build)
+        return f"{self.model}-{self.variant}-{self.context}-{build}"
+
     def serves(self, wanted: ChildKey) -> bool:
         """A running child of ``self`` can take a request for ``wanted`` without a reload."""
         return (self.model, self.build, self.variant) == (

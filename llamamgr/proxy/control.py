@@ -21,6 +21,7 @@ class _Ping(msgspec.Struct):
     started: float
     stopping: bool
     loop_lag_p99: float
+    url: str
 
 
 class _ModelBody(msgspec.Struct):
@@ -46,7 +47,14 @@ def build_control_app(services: Services) -> web.Application:
 async def ping(request: web.Request) -> web.Response:
     services = services_of(request)
     return _json(
-        _Ping(services.version, os.getpid(), services.started, services.stopping, services.lag(0.99))
+        _Ping(
+            services.version,
+            os.getpid(),
+            services.started,
+            services.stopping,
+            services.lag(0.99),
+            services.url,
+        )
     )
 
 

@@ -30,6 +30,7 @@ class Services(msgspec.Struct):
     """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon,
     ``reload`` reads its configuration anew (``ConfigError``: nothing changed).
 
+    ``url`` is where the front listens, once it does.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
     from. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
     """
@@ -42,6 +43,7 @@ class Services(msgspec.Struct):
     stop: Callable[[], None]
     reload: Callable[[], Awaitable[Reloaded]]
     lag: Callable[[float], float] = lambda share: 0.0
+    url: str = ""
     stopping: bool = False
     clock: Callable[[], int] = time.time_ns
     hostname: str = msgspec.field(default_factory=socket.gethostname)

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from llamamgr.host.children import spawn_child
@@ -47,7 +47,9 @@ class Child:
         load_wait: float,
         stall_wait: float,
         is_busy: Callable[[], bool],
+        on_healthy: Callable[[], Awaitable[None]],
         on_ready: Callable[[], None],
+        before_stop: Callable[[], Awaitable[None]],
         on_spawned: Callable[[int], None],
     ) -> None:
         self.id = child_id
@@ -57,8 +59,11 @@ class Child:
         self._load_wait = load_wait
         self._stall_wait = stall_wait
         self._is_busy = is_busy
+        self._on_healthy = on_healthy
         self._on_ready = on_ready
+        self._before_stop = before_stop
         self._on_spawned = on_spawned
+        self._is_ready = False
         self._process: asyncio.subprocess.Process | None = None
         self._stop_wanted = asyncio.Event()
         self._log = LogSink(Path(launch.log))
@@ -115,6 +120,8 @@ class Child:
 
     async def _become_ready_and_stay_well(self) -> None:
         if await self._become_ready():
+            await self._on_healthy()
+            self._is_ready = True
             self._on_ready()
             self.cause = await until_sick(
                 self.endpoint, self._is_busy, lambda: "\n".join(self._log.tail(5)), self._stall_wait
@@ -150,6 +157,8 @@ class Child:
 
     async def _stop_when_wanted(self, process: asyncio.subprocess.Process) -> None:
         await self._stop_wanted.wait()
+        if self._is_ready and not self.cause:
+            await self._before_stop()
         for _ in range(2):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)

@@ -34,16 +34,20 @@ _PREFIX = {"SYCL": "level_zero:"}
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """All that is needed to start one child. ``unsaid`` are settings this build has no option for."""
+    """All that is needed to start one child. ``slots`` is the folder
+    its slots are saved in ("" = they cannot be), ``unsaid`` are settings this build has no option for."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
     endpoint: Endpoint
     log: str
-    unsaid: tuple[str, ...] = ()
+    slots: str
+    unsaid: tuple[str, ...]
 
 
-def prepare(wish: Wish, placement: Placement, *, child: str, run: Path, state: Path) -> Launch:
+def prepare(
+    wish: Wish, placement: Placement, *, child: str, run: Path, state: Path, slots: Path | None = None
+) -> Launch:
     """Choose the endpoint and write the argv that this build accepts (filtered by its own ``--help``).
 
     ``ConfigError`` for a flag of the model's settings that the build does not know.
@@ -53,7 +57,9 @@ def prepare(wish: Wish, placement: Placement, *, child: str, run: Path, state: P
     flags = capability.flags if capability else {}
     unix = capability.unix_socket if capability else True
     endpoint = _unix_endpoint(run, child) if unix else _tcp_endpoint()
-    argv, unsaid = write_argv(_settings(wish, endpoint), flags)
+    can_keep_slots = slots is not None and "--slot-save-path" in flags
+    settings = _settings(wish, endpoint) | ({"slot_save_path": f"{slots}/"} if can_keep_slots else {})
+    argv, unsaid = write_argv(settings, flags)
     argv += flag_arguments(wish.settings, build)
     environment = scrubbed_environment(dict(build.card.environment))
     environment |= visible_devices(placement.devices) | wish.settings.env
@@ -62,7 +68,14 @@ def prepare(wish: Wish, placement: Placement, *, child: str, run: Path, state: P
     if endpoint.api_key:
         environment["LLAMA_API_KEY"] = endpoint.api_key  # never in argv, where every user can read it
     log = state / "logs" / f"{model.name.replace('/', '_').replace(':', '_')}.log"
-    return Launch((build.tool("llama-server"), *argv), environment, endpoint, str(log), tuple(unsaid))
+    return Launch(
+        (build.tool("llama-server"), *argv),
+        environment,
+        endpoint,
+        str(log),
+        str(slots) if can_keep_slots else "",
+        tuple(unsaid),
+    )
 
 
 def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:

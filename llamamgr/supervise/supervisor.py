@@ -55,6 +55,7 @@ from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, Load
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.refusals import refusal_error, shutting_down
+from llamamgr.supervise.slots import SlotStore
 from llamamgr.supervise.wishes import Wish, conflicts_of, flag_arguments, identity_of, key_of, merged, stay_of
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Supervisor:
         self._trials = Trials()
         self._measured = Measured(state / "measured.json")
         self._sampler: asyncio.Task[None] | None = None
+        self._slots = SlotStore(state / "slots", config.scheduler.slot_cache)
 
     async def __aenter__(self) -> Supervisor:
         for orphan in await asyncio.to_thread(self._file.reap):
@@ -389,7 +391,9 @@ class Supervisor:
 
     def _start(self, child_id: str, wish: Wish, placement: Placement) -> None:
         try:
-            launch = prepare(wish, placement, child=child_id, run=self._run, state=self._state)
+            kept = self._plan.children[child_id].key.folder
+            slots = self._slots.folder(kept) if self._slots.limit else None
+            launch = prepare(wish, placement, child=child_id, run=self._run, state=self._state, slots=slots)
         except OSError as error:
             cause = f"llama-server could not be prepared: {error}"
             asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
@@ -409,6 +413,16 @@ class Supervisor:
             self._note_memory(running)
             self._post(ChildBecameReady(child_id))
 
+        async def healthy() -> None:
+            if launch.slots:
+                tokens = await self._slots.restore(launch.endpoint, kept)
+                if tokens:
+                    log.info("%s: %d tokens of its prompt cache are back", wish.model.name, tokens)
+
+        async def before_stop() -> None:
+            if launch.slots and not self._closing:
+                await self._slots.save(launch.endpoint, kept, wish.build.key, wish.model)
+
         limits = self._config.scheduler
         child = Child(
             child_id,
@@ -416,7 +430,9 @@ class Supervisor:
             load_wait=limits.load_wait,
             stall_wait=limits.stall_wait,
             is_busy=lambda: bool(self._plan.children[child_id].leases),
+            on_healthy=healthy,
             on_ready=ready,
+            before_stop=before_stop,
             on_spawned=spawned,
         )
         self._trials.started(wish.build.key, asyncio.get_running_loop().time())

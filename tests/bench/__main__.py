@@ -304,6 +304,40 @@ def _bare_stop(folder: Path) -> float:
     return time.perf_counter() - started
 
 
+def slots() -> None:
+    """Time to the first token of a long prompt after its model was unloaded: with the prompt cache kept on disk, and without."""
+    text = "tell me of the llamas " * 600
+    body = {
+        "model": "selftest",
+        "messages": [{"role": "user", "content": text}],
+        "options": {"num_ctx": 16384, "num_predict": 1},
+    }
+    taken = {}
+    for limit in (1 << 30, 0):
+        with home() as folder:
+            (folder / "config").mkdir()
+            (folder / "config" / "config.toml").write_text(
+                f"[scheduler]\nslot_cache = {limit}\nparallel = 1\n"
+            )
+            with daemon() as url:
+                times = []
+                for _ in range(4):
+                    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+                    started = time.perf_counter()
+                    _ask(connection, "/api/chat", {**body, "stream": False, "think": False})
+                    times.append(time.perf_counter() - started)
+                    _ask(connection, "/api/generate", {"model": "selftest", "keep_alive": 0})
+                    while json.loads(_get(connection, "/api/ps"))["models"]:
+                        time.sleep(0.01)
+                    connection.close()
+                    time.sleep(0.1)
+                taken[limit] = statistics.median(times[1:])
+    with_cache, without = taken[1 << 30], taken[0]
+    print(
+        f"  with {with_cache * 1000:.0f} ms, without {without * 1000:.0f} ms: {without / with_cache:.1f} times faster"
+    )
+
+
 def faults() -> None:
     """The faults that are injected in tests, each run now: one line each."""
     from tests.supervise.test_faults import FAULTS
@@ -327,7 +361,7 @@ def faults() -> None:
         print(f"  {fault:36} {'held' if name in passed - failed else 'NOT HELD'}")
 
 
-BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy, "swap": swap, "faults": faults}
+BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy, "swap": swap, "slots": slots, "faults": faults}
 
 
 def main() -> None:
