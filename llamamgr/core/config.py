@@ -55,6 +55,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall_wait: Seconds = 600.0
     parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
     slot_cache: Bytes = 1024 * 1024 * 1024
+    slot_cache_from: Annotated[float, msgspec.Meta(ge=0)] = 0.5
 
 
 FlagValue = str | int | float | bool

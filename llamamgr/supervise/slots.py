@@ -8,6 +8,7 @@ about to be stopped anyway (``timings.cache_n`` after save, erase and restore mu
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from llamamgr.supervise.probe import ask
 
 _LEAST_TOKENS = 64  # below this, reading the prompt again costs less than the file
 _SECONDS = 20.0  # for one save or restore
+_FIGURE = re.compile(r"^llamacpp:(prompt_tokens_total|prompt_seconds_total) ([0-9.eE+-]+)$", re.MULTILINE)
 _PROBE = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"
 
 
@@ -45,11 +47,15 @@ class _Completion(msgspec.Struct, frozen=True):
 
 
 class SlotStore:
-    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept); which builds can do it is remembered beside them."""
+    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept), of prompts that took ``least_seconds`` or more to read.
 
-    def __init__(self, root: Path, limit: int) -> None:
+    Which builds can do it is remembered beside them.
+    """
+
+    def __init__(self, root: Path, limit: int, least_seconds: float) -> None:
         self._root = root
         self.limit = limit
+        self._least_seconds = least_seconds
         self._verdicts = _read_verdicts(root / "builds.json")
 
     def folder(self, key: str) -> Path:
@@ -75,7 +81,10 @@ class SlotStore:
         kept = 0
         for file in (self._root / key).glob("*.bin"):
             _discard(file)
+        seconds_per_token = await _reading_speed(endpoint)
         for slot in await _slots(endpoint):
+            if slot.n_prompt_tokens * seconds_per_token < self._least_seconds:
+                continue
             size = slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
             if slot.is_processing or slot.n_prompt_tokens < _LEAST_TOKENS or size > self.limit // 2:
                 continue
@@ -131,6 +140,16 @@ async def _slots(endpoint: Endpoint) -> list[_Slot]:
         return msgspec.json.decode(answer.body, type=list[_Slot])
     except msgspec.DecodeError:
         return []
+
+
+async def _reading_speed(endpoint: Endpoint) -> float:
+    """Seconds that a token of a prompt took on this child so far, on average; 0.0 when it does not tell."""
+    answer = await ask(endpoint, "/metrics", 3.0)
+    if answer is None or answer.status != 200:
+        return 0.0
+    figures = {name: float(value) for name, value in _FIGURE.findall(answer.body.decode("utf-8", "replace"))}
+    tokens = figures.get("prompt_tokens_total", 0.0)
+    return figures.get("prompt_seconds_total", 0.0) / tokens if tokens else 0.0
 
 
 async def _complete(endpoint: Endpoint) -> _Completion | None:

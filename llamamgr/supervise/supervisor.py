@@ -113,7 +113,9 @@ class Supervisor:
         self._trials = Trials()
         self._measured = Measured(state / "measured.json")
         self._sampler: asyncio.Task[None] | None = None
-        self._slots = SlotStore(state / "slots", config.scheduler.slot_cache)
+        self._slots = SlotStore(
+            state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
+        )
 
     async def __aenter__(self) -> Supervisor:
         for orphan in await asyncio.to_thread(self._file.reap):

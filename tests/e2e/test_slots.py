@@ -25,7 +25,14 @@ def unload(daemon: Daemon) -> None:
     until(lambda: daemon.children() == [])
 
 
+def configure(daemon: Daemon, settings: str) -> None:
+    (daemon.home / "config" / "config.toml").write_text(f"[scheduler]\n{settings}\n")
+    daemon.stop()
+    daemon._start()
+
+
 def test_a_long_prompt_is_known_again_after_the_model_was_unloaded(daemon: Daemon):
+    configure(daemon, "slot_cache_from = 0")
     assert cached(daemon) == 0
     unload(daemon)
     assert cached(daemon) > 500
@@ -33,10 +40,15 @@ def test_a_long_prompt_is_known_again_after_the_model_was_unloaded(daemon: Daemo
     assert list(verdicts.values()) == [True]
 
 
+def test_a_prompt_that_was_read_in_no_time_is_not_worth_a_file(daemon: Daemon):
+    configure(daemon, "slot_cache_from = 5")
+    assert cached(daemon) == 0
+    unload(daemon)
+    assert cached(daemon) == 0
+
+
 def test_no_slot_is_kept_where_the_configuration_says_so(daemon: Daemon):
-    (daemon.home / "config" / "config.toml").write_text("[scheduler]\nslot_cache = 0\n")
-    daemon.stop()
-    daemon._start()
+    configure(daemon, "slot_cache = 0")
     assert cached(daemon) == 0
     unload(daemon)
     assert cached(daemon) == 0
