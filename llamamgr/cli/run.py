@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -48,6 +50,8 @@ def run(
 
 
 def _run_on_daemon(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
+    from llamamgr.cli.engine import ready_engine
+    from llamamgr.daemon.client import Control
     from llamamgr.daemon.spawn import ensure_daemon
     from llamamgr.host.paths import Paths
 
@@ -56,7 +60,10 @@ def _run_on_daemon(chat: Chat, model: str, text: str | None, think: bool | None,
         base["keep_alive"] = keep_alive
     if think is not None:
         base["think"] = think
-    control = ensure_daemon(Paths.of_environment())
+    paths = Paths.of_environment()
+    if sys.stdin.isatty() and Control(paths).ping() is None:
+        ready_engine(paths, model=model)  # where there is none, a person is asked before anything starts
+    control = ensure_daemon(paths)
     if text is None:
         control.call("POST", "/api/generate", base, timeout=None)
     chat.run(lambda history: control.lines("/api/chat", {**base, "messages": history}), text)
@@ -103,11 +110,25 @@ def _private_events(
 
 
 def _prompt_text(prompt: list[str] | None) -> str | None:
-    """The prompt given, with what is piped in after it; None when a session is wanted."""
+    """The prompt, followed by what is piped in; None when a session is wanted. ``-`` reads standard input even from a terminal."""
+    from llamamgr.core.errors import UsageError
+
     words = " ".join(prompt or [])
-    if words in ("", "-") and (words == "-" or not sys.stdin.isatty()):
-        return sys.stdin.read()
-    return words or None
+    piped = sys.stdin.read() if words == "-" or _is_piped(nothing_said=not words) else ""
+    if words == "-":
+        words = ""
+    text = "\n\n".join(part for part in (words, piped.strip()) if part)
+    if not text and not sys.stdin.isatty():
+        raise UsageError("there is no prompt", "write it behind the model, or pipe it in")
+    return text or None
+
+
+def _is_piped(*, nothing_said: bool) -> bool:
+    """Whether standard input holds something to read: a pipe or a file; anything but a terminal when nothing else was said."""
+    if sys.stdin.isatty():
+        return False
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    return nothing_said or stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 class Chat:
@@ -141,7 +162,18 @@ class Chat:
                 case text if text.startswith("/"):
                     print(f"unknown command {text.split()[0]}; {_HELP}")
                 case _:
-                    self._turn(ask, line)
+                    self._turn_of_session(ask, line)
+
+    def _turn_of_session(self, ask: Ask, line: str) -> None:
+        """Ctrl-C ends the answer and an error the turn; the session goes on."""
+        from llamamgr.core.errors import LlamamgrError
+
+        try:
+            self._turn(ask, line)
+        except KeyboardInterrupt:
+            print()
+        except LlamamgrError as error:
+            print(f"error: {error}", file=sys.stderr)
 
     def _turn(self, ask: Ask, text: str) -> None:
         self._history.append({"role": "user", "content": text})

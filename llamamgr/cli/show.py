@@ -21,6 +21,11 @@ def show(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Tell the file's metadata and tensors too.")
     ] = False,
+    as_modelfile: Annotated[bool, typer.Option("--modelfile", help="Print a Modelfile of it.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Print its parameters only.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print its template only.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Print its system text only.")] = False,
+    license: Annotated[bool, typer.Option("--license", help="Print its license only.")] = False,  # noqa: A002
 ) -> None:
     """Show what a model is, what it can do and where it is. Starts nothing."""
     from llamamgr.host.paths import Paths
@@ -31,6 +36,16 @@ def show(
     index = Index(paths, load_config(paths))
     card = index.resolve(model)
     header = index.header(card, verbose)
+    asked = {
+        "modelfile": as_modelfile,
+        "parameters": parameters,
+        "template": template,
+        "system": system,
+        "license": license,
+    }
+    if any(asked.values()):
+        _print_texts(card, header, [key for key, wanted in asked.items() if wanted])
+        return
     if as_json:
         _print_json(card, header, verbose)
         return
@@ -38,11 +53,21 @@ def show(
         _print_section(title, rows)
 
 
+def _print_texts(card: ModelCard, header: Header, keys: list[str]) -> None:
+    from llamamgr.models.details import show_answer
+
+    answer = show_answer(card, header)
+    for key in keys:
+        typer.echo(str(answer.get(key, "")).rstrip("\n"))
+
+
 def _sections(card: ModelCard, header: Header, verbose: bool) -> list[Section]:
     sections: list[Section] = [
         ("Model", _model_rows(card)),
         ("Capabilities", [(word, "") for word in card.capabilities]),
-        ("Parameters", _sampling_rows(header)),
+        ("Parameters", [*_setting_rows(card), *_sampling_rows(header)]),
+        ("System", [(line, "") for line in card.system.splitlines()]),
+        ("Messages", [(role, _shortened(text)) for role, text in card.messages]),
         ("Files", _file_rows(card)),
     ]
     if verbose:
@@ -65,6 +90,14 @@ def _model_rows(card: ModelCard) -> list[tuple[str, str]]:
     ]
 
 
+def _setting_rows(card: ModelCard) -> list[tuple[str, str]]:
+    """Parameters that a Modelfile gave it."""
+    return [
+        (name, ", ".join(value) if isinstance(value, list) else str(value))
+        for name, value in sorted(card.settings.items())
+    ]
+
+
 def _sampling_rows(header: Header) -> list[tuple[str, str]]:
     """Sampling defaults that the file itself carries."""
     prefix = "general.sampling."
@@ -75,7 +108,9 @@ def _sampling_rows(header: Header) -> list[tuple[str, str]]:
 def _file_rows(card: ModelCard) -> list[tuple[str, str]]:
     rows = [("source", card.source), ("size", human_size(card.size)), ("digest", card.digest[:12])]
     rows += [("model" if number == 0 else "", path) for number, path in enumerate(card.parts)]
-    return rows + ([("projector", card.projector)] if card.projector else [])
+    rows += [("projector", card.projector)] if card.projector else []
+    rows += [("adapter", adapter) for adapter in card.adapters]
+    return rows + ([("made of", card.parent)] if card.parent else [])
 
 
 def _metadata_rows(card: ModelCard, header: Header) -> list[tuple[str, str]]:

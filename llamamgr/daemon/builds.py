@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import LlamamgrError
+from llamamgr.daemon.oracle import self_test
+from llamamgr.host.paths import Paths
+from llamamgr.instances.ladder import engine
+from llamamgr.instances.link import is_unchanged
 from llamamgr.instances.store import Store
 from llamamgr.instances.switching import fall_back
 
+log = logging.getLogger(__name__)
+
 
 class CurrentBuilds:
-    """Callable: instance name ("" = the configured one) → its current build; raises as ``Store.choose`` does.
+    """The builds there are, as ``supervise.lease.Builds`` has them; without an instance, a llama-server on PATH is one.
 
     An instance's ``current`` link is swapped by rename, so one ``readlink`` tells whether what is remembered still holds.
     """
 
-    def __init__(self, store: Store, preferred: str) -> None:
-        self._store = store
+    def __init__(self, paths: Paths, preferred: str) -> None:
         self.preferred = preferred
+        self._paths = paths
+        self._store = Store(paths)
         self._known: dict[str, tuple[str, Build]] = {}
 
-    def __call__(self, instance: str = "") -> Build:
+    def recall(self, instance: str = "") -> Build | None:
+        """The build as it was found last, if nothing has changed since; costs a few system calls."""
         known = self._known.get(instance or self.preferred)
-        if known is not None and known[0] == self._link(known[1].card.instance):
-            return known[1]
-        build = self._store.choose(instance, self.preferred)
+        if known is None or known[0] != self._link(known[1].card.instance) or not is_unchanged(known[1]):
+            return None
+        return known[1]
+
+    def __call__(self, instance: str = "") -> Build:
+        """Look it up on disk; may test a linked build anew, which takes a second or two."""
+        build = engine(
+            self._store, self._paths, lambda: self_test(self._paths), instance, self.preferred, log.warning
+        )
         self._known[instance or self.preferred] = (self._link(build.card.instance), build)
         return build
 
     def former(self, build: Build) -> str:
-        """See ``supervise.lease.Builds.former``."""
+        """Key of the build to go back to; "" when there is none, or when ``build`` is not the current one."""
         card = build.card
         try:
             instance = self._store.instance(card.instance)
@@ -38,7 +54,7 @@ class CurrentBuilds:
         return former.key if former else ""
 
     def give_up(self, build: Build, reason: str) -> Build | None:
-        """See ``supervise.lease.Builds.give_up``."""
+        """Go back from ``build``; None when nothing was switched."""
         return fall_back(self._store, build.card.instance, build.card.id, reason)
 
     def _link(self, instance: str) -> str:

@@ -68,8 +68,10 @@ class OneBuild(msgspec.Struct, frozen=True):
 
     build: Build
 
-    def __call__(self, instance: str = "") -> Build:
+    def recall(self, instance: str = "") -> Build:
         return self.build
+
+    __call__ = recall
 
     def former(self, build: Build) -> str:
         return ""

@@ -82,7 +82,7 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     index = Index(paths, config)
-    builds = CurrentBuilds(Store(paths), config.instance)
+    builds = CurrentBuilds(paths, config.instance)
     supervisor = Supervisor(
         config,
         builds,
@@ -91,7 +91,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
         children_file=paths.children_file,
         card_of=lambda name: _card_of(index, name),
     )
-    async with supervisor, asyncio.TaskGroup() as tasks:
+    async with supervisor:
         lag = LoopLag()
         residents = Residents(supervisor, index, config)
         services = Services(
@@ -103,12 +103,12 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
             stop=stop.set,
             reload=lambda: reloading(),
             lag=lag.percentile,
-            quantize=quantizer_of(builds, paths.data / "locks"),
         )
         reloading = Reloading(paths, host, services, supervisor, index, builds, residents)
         async with (
             _front(services, parse_address(config.server.host)) as address,
             _control(services, paths.control_socket),
+            asyncio.TaskGroup() as tasks,
         ):
             with _signals(stop, lambda: tasks.create_task(reloading.quietly())):
                 log.info("llamamgr %s listens on %s (pid %d)", llamamgr.__version__, address.url, os.getpid())

@@ -30,6 +30,9 @@ def load_config(paths: Paths, host: str = "") -> Config:
     if not overrides:
         return config
     data = msgspec.to_builtins(config)
+    if "instance" in overrides:
+        for table in data["models"].values():
+            table.pop("instance", None)  # the environment comes before a model's own setting
     for key, value in overrides.items():
         *sections, last = key.split(".")
         target = data

@@ -192,7 +192,7 @@ def _fetched(job: Job, found: Found, release: Release) -> Build:
     def on_bytes(done: int, total: int) -> None:
         job.report(Progress("source", "downloading", done, total))
 
-    made = unpack_release(release, job.paths, job.workshop.scratch, on_bytes)
+    made = unpack_release(release, job.workshop.scratch, on_bytes)
     job.passed("source")
     verdict = _verify(made, job)
     commit = verdict.capability.commit if verdict.capability else "unknown"

@@ -26,7 +26,6 @@ from llamamgr.core.errors import BuildFailedError, MissingToolError, NotFoundErr
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.downloads import OnBytes, Wanted, fetch_file, fetch_json
 from llamamgr.host.files import disk_full_as_error
-from llamamgr.host.paths import Paths
 from llamamgr.instances.build import SERVER
 
 OFFICIAL_INDEX = "https://api.github.com/repos/ggml-org/llama.cpp/releases"
@@ -85,13 +84,12 @@ def find_release(source: Source, recipe: Recipe, machine: Platform) -> Release:
     raise _nothing(index, source, documents, recipe, machine)
 
 
-def unpack_release(release: Release, paths: Paths, scratch: Path, on_bytes: OnBytes) -> Path:
-    """Fetch the archives (kept in the cache) and return the folder ``made`` with ``bin/``, ready to be looked into."""
+def unpack_release(release: Release, scratch: Path, on_bytes: OnBytes) -> Path:
+    """Fetch the archives into ``scratch`` and return the folder ``made`` with ``bin/``, ready to be looked into."""
     unpacked = scratch / "unpacked"
     for number, wanted in enumerate(release.archives):
-        archive = paths.cache / "archives" / wanted.url.rpartition("/")[2]
-        if not archive.is_file() or (wanted.size and archive.stat().st_size != wanted.size):
-            fetch_file(wanted, archive, on_bytes)
+        archive = scratch / "archives" / wanted.url.rpartition("/")[2]
+        fetch_file(wanted, archive, on_bytes)
         _unpack(archive, unpacked / str(number))
     made = scratch / "made"
     for name in ("bin", "lib", "share"):
@@ -179,7 +177,7 @@ def _nothing(
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack, nothing outside of ``folder``; a damaged archive is removed and is a ``BuildFailedError``."""
+    """Unpack, nothing outside of ``folder``; ``BuildFailedError`` when the archive is damaged."""
     folder.mkdir(parents=True)
     try:
         with disk_full_as_error(folder):
@@ -188,7 +186,6 @@ def _unpack(archive: Path, folder: Path) -> None:
             else:
                 _untar(archive, folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        archive.unlink(missing_ok=True)
         raise BuildFailedError(f"{archive.name} is damaged: {error}", "run the command again") from None
 
 

@@ -45,8 +45,12 @@ class Lease(msgspec.Struct, frozen=True):
 class Builds(Protocol):
     """The builds there are, as the supervisor sees them."""
 
+    def recall(self, instance: str = "") -> Build | None:
+        """The build that ``instance`` ("" = the configured one) runs, from memory; None when the disk must be asked."""
+        ...
+
     def __call__(self, instance: str = "") -> Build:
-        """The build that ``instance`` ("" = the configured one) runs now; ``MissingToolError`` when there is none."""
+        """As ``recall``, from disk and off the loop; ``MissingToolError`` when there is none."""
         ...
 
     def former(self, build: Build) -> str:

@@ -187,16 +187,20 @@ class Supervisor:
         while True:
             settings = self._config.settings_of(model.name)
             options = merged(asked, settings)
-            build = self._builds(options.instance)
+            build = await self._build(options.instance)
             try:
                 child_id = await self._granted(request, model, build, options, settings, keep_alive)
             except EngineError:
-                if self._builds(options.instance).key == build.key:
+                if (await self._build(options.instance)).key == build.key:
                     raise
             else:
                 if child_id in self._running:
                     return self._running[child_id], child_id
             self._leave(request)
+
+    async def _build(self, instance: str) -> Build:
+        known = self._builds.recall(instance)
+        return known if known is not None else await asyncio.to_thread(self._builds, instance)
 
     async def _granted(
         self,

@@ -267,6 +267,7 @@ class Fake:
         total = int(values.get("--ctx-size", "0")) or TRAINED_CONTEXT
         self.context = total // self.slots if "--parallel" in values else total
         self.embeddings = "--embeddings" in values or "--embedding" in values
+        self.reranks = "--reranking" in values or "--rerank" in values
         self.keys = [
             k for k in (values.get("--api-key") or os.environ.get("LLAMA_API_KEY", "")).split(",") if k
         ]
@@ -484,6 +485,28 @@ class Connection:
         usage = {"prompt_tokens": count, "total_tokens": count}
         self.respond(200, {"object": "list", "model": self.fake.alias, "data": rows, "usage": usage})
 
+    def rerank(self, body: dict) -> None:
+        if not self.fake.reranks:
+            raise Refusal(
+                501,
+                "This server does not support reranking. Start it with `--reranking`",
+                "not_supported_error",
+            )
+        asked = set(body.get("query", "").split())
+        rows = [
+            {"index": i, "relevance_score": float(len(asked & set(text.split())))}
+            for i, text in enumerate(body.get("documents", []))
+        ]
+        usage = {"prompt_tokens": len(rows), "total_tokens": len(rows)}
+        self.respond(200, {"model": self.fake.alias, "object": "list", "usage": usage, "results": rows})
+
+    def lora_adapters(self, _: dict) -> None:
+        self.respond(200, [])
+
+    def input_tokens(self, body: dict) -> None:
+        tokens = 1 + len(tokenize(render(with_messages(body))))
+        self.respond(200, {"object": "response.input_tokens", "input_tokens": tokens})
+
     def chat(self, body: dict) -> None:
         self.generate(Chat(self.fake, with_messages(body)))
 
@@ -680,7 +703,12 @@ class Chat(Reply):
         return self.frame(choices=[{"finish_reason": finish, "index": 0, "delta": delta, **more}])
 
     def first(self) -> list[dict]:
-        return [self.choice({"role": "assistant", "content": None})]
+        role = self.choice({"role": "assistant", "content": None})
+        if not self.body.get("return_progress"):
+            return [role]
+        total = self.prompt_tokens
+        progress = [{"total": total, "cache": 0, "processed": read, "time_ms": 0} for read in (0, total)]
+        return [*({**role, "prompt_progress": one} for one in progress), role]
 
     def delta(self, piece: str) -> dict:
         self.sent += 1
@@ -713,6 +741,8 @@ class Chat(Reply):
 
     def last(self) -> list[dict | str]:
         end = self.choice({}, self.ended())
+        if self.body.get("verbose"):
+            end["__verbose"] = {"content": "", "stopping_word": self.stopping_word}
         if (self.body.get("stream_options") or {}).get("include_usage"):
             return [
                 end,
@@ -791,7 +821,9 @@ ROUTES = {
     ("POST", "/v1/chat/completions"): Connection.chat, ("POST", "/chat/completions"): Connection.chat,
     ("POST", "/apply-template"): Connection.apply_template, ("POST", "/tokenize"): Connection.tokenize,
     ("POST", "/detokenize"): Connection.detokenize, ("POST", "/v1/embeddings"): Connection.embeddings,
-    ("POST", "/embedding"): Connection.embeddings,
+    ("POST", "/embedding"): Connection.embeddings, ("POST", "/v1/rerank"): Connection.rerank,
+    ("GET", "/lora-adapters"): Connection.lora_adapters,
+    ("POST", "/v1/chat/completions/input_tokens"): Connection.input_tokens,
 }  # fmt: skip
 
 

@@ -74,7 +74,8 @@ class FakeRegistry(ThreadingHTTPServer):
             for one in (data if isinstance(data, list) else [data])
         ]
         manifest = json.dumps(
-            {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": rows}, separators=(",", ":")
+            {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": rows},
+            separators=(",", ":"),
         ).encode()
         self.manifests[name, tag] = manifest
         return manifest
@@ -91,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FakeRegistry
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Silence: tests read ``requests``."""
 
     def do_GET(self) -> None:
@@ -160,7 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted and not fake.ignores_range:
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
             if start >= len(whole):
-                return self._refuse(416)
+                self._refuse(416)
+                return
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
         data = whole[start:]
@@ -196,7 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, body: bytes, kind: str = "text/plain", headers: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         with contextlib.suppress(ConnectionError):

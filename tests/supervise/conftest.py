@@ -81,8 +81,10 @@ class Chosen:
         self.current = build
         self._former = former
 
-    def __call__(self, instance: str = "") -> Build:
+    def recall(self, instance: str = "") -> Build:
         return self.current
+
+    __call__ = recall
 
     def former(self, build: Build) -> str:
         return self._former.key if self._former and build is not self._former else ""
