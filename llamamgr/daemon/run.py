@@ -30,7 +30,6 @@ from llamamgr.host.files import discard, locked
 from llamamgr.host.paths import Paths, ensure
 from llamamgr.host.ports import holder_of
 from llamamgr.host.settings import load_config
-from llamamgr.instances.store import Store
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
 from llamamgr.proxy.control import build_control_app
@@ -103,6 +102,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
             stop=stop.set,
             reload=lambda: reloading(),
             lag=lag.percentile,
+            quantize=quantizer_of(builds, paths.data / "locks"),
         )
         reloading = Reloading(paths, host, services, supervisor, index, builds, residents)
         async with (

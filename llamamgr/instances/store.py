@@ -286,14 +286,18 @@ def point(
 
     ``ledger`` is what to add to (None = as it is on disk). A mark against the build is forgotten: somebody wants it.
     """
+    now = round(time.time(), 3)
+    known = read_ledger(folder) if ledger is None else ledger
+    former = _target_of(folder / "current")
+    if former and (not known.events or known.events[-1].build != former):
+        known = known.with_event(
+            Event(former, "install", now, "found as the current one")
+        )  # its own line was lost
     link = folder / f".current-{os.getpid()}"
     link.symlink_to(Path("builds") / build_id)
     link.replace(folder / "current")
     passed("current")
-    known = read_ledger(folder) if ledger is None else ledger
-    write_ledger(
-        folder, known.forgetting([build_id]).with_event(Event(build_id, why, round(time.time(), 3), reason))
-    )
+    write_ledger(folder, known.forgetting([build_id]).with_event(Event(build_id, why, now, reason)))
     passed("history")
 
 

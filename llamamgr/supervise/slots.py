@@ -47,7 +47,7 @@ class _Completion(msgspec.Struct, frozen=True):
 
 
 class SlotStore:
-    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept), of prompts that took ``least_seconds`` or more to read.
+    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept), of prompts that took ``least_seconds`` to read.
 
     Which builds can do it is remembered beside them.
     """

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,19 @@ class Daemon:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{error.code}: {error.read().decode()}") from None
 
     def children(self) -> list[dict[str, Any]]:
         return list(self.control.call("GET", "/control/ps")["children"])
+
+    def wait_for_crash(self) -> None:
+        """Return when one of the children there are now is gone."""
+        before = {child["pid"] for child in self.children()}
+        until(lambda: {child["pid"] for child in self.children()} != before or not before)
 
     def stop(self) -> None:
         if self.process.poll() is None:
