@@ -56,12 +56,15 @@ def _is_marked(process: psutil.Process) -> bool:
 
 @pytest.fixture(autouse=True)
 def own_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A new, short ``LLAMAMGR_HOME`` for each test; no engine or Ollama setting leaks in from outside."""
+    """A new, short ``LLAMAMGR_HOME`` for each test; no setting and no model of other programs leaks in from outside."""
+    foreign = ("LLAMAMGR_", "LLAMA_", "OLLAMA_", "OPENAI_", "HF_", "HUGGING")
     for name in list(os.environ):
-        if name.startswith(("LLAMAMGR_", "LLAMA_", "OLLAMA_", "OPENAI_")) and name != "LLAMAMGR_TEST_RUN":
+        if name.startswith(foreign) and name != "LLAMAMGR_TEST_RUN":
             monkeypatch.delenv(name)
     home = Path(tempfile.mkdtemp(prefix="lmh-"))
     monkeypatch.setenv("LLAMAMGR_HOME", str(home))
+    for name in ("OLLAMA_MODELS", "LLAMA_CACHE", "HF_HOME"):
+        monkeypatch.setenv(name, str(home / "elsewhere"))
     yield home
     shutil.rmtree(home)
 

@@ -123,7 +123,7 @@ class ModelCard(msgspec.Struct, frozen=True, omit_defaults=True):
     ``name`` is the short name with its tag, ``digest`` 64 hex digits that stay the same while the file does, ``parts`` the
     absolute paths of all split parts in order (the first goes to ``-m``), ``size`` their sum. ``context`` is the trained context
     length in tokens, ``quant`` such as ``Q4_K_M``, ``parameters`` the count of weights. ``capabilities`` are Ollama's words:
-    completion, tools, insert, vision, embedding, thinking, audio.
+    completion, tools, insert, vision, embedding, thinking, audio; and rerank.
 
     What a Modelfile adds: ``template`` (Go's, "" = the file's own chat template), ``system``, ``messages`` (role, text) that
     begin every conversation, ``settings`` (option → value, Ollama's names), ``licenses``, ``parent`` (the model it was made

@@ -65,8 +65,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """``[models."name"]``: how one model is run. 0, "" and None leave a matter to the general settings.
 
     ``flags`` are llama-server's own options by their long names without dashes (``n-cpu-moe = 20``; true for a bare option),
-    ``env`` its environment, ``defaults`` request fields in the engine's words for requests that do not say them, ``clamps`` their
-    upper bounds. ``priority`` points weigh ten seconds of waiting each.
+    ``env`` its environment. ``priority`` points weigh ten seconds of waiting each.
     """
 
     instance: str = ""
@@ -82,8 +81,6 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     adapters: tuple[str, ...] = ()
     flags: dict[str, FlagValue] = {}
     env: dict[str, str] = {}
-    defaults: dict[str, Any] = {}
-    clamps: dict[str, float] = {}
 
 
 class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -136,8 +136,11 @@ def is_reranker(header: Header) -> bool:
 def capabilities(header: Header) -> tuple[str, ...]:
     """Ollama's words for what the model can do, by its template's text and its tokens.
 
-    llama.cpp knows better once it has run the template (``/props``); before a load the text has to do.
+    llama.cpp knows better once it has run the template (``/props``); before a load the text has to do. ``rerank``
+    is a word of ours: Ollama has no such models.
     """
+    if is_reranker(header):
+        return ("rerank",)
     if is_embedding(header):
         return ("embedding",)
     template = chat_template(header) + header.text("tokenizer.chat_template.tool_use")

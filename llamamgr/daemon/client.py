@@ -52,9 +52,7 @@ class Control:
             for line in whole:
                 event = json.loads(line)
                 if "error" in event:
-                    raise EngineError(
-                        str(event["error"]), "`llamamgr ps` shows what runs; its log is in the state folder"
-                    )
+                    raise _error_in_stream(event)
                 yield event
 
     def _body(self, method: str, path: str, body: object, timeout: float | None) -> Iterator[bytes]:
@@ -112,6 +110,14 @@ _KINDS: dict[int, type[LlamamgrError]] = {
     409: ConflictError,
     503: BusyError,
 }
+
+
+def _error_in_stream(event: dict[str, Any]) -> LlamamgrError:
+    """What the last line of a stream tells of; ``exit`` says which kind of error it is."""
+    kinds = {kind.exit_code: kind for kind in LlamamgrError.__subclasses__()}
+    what, _, hint = str(event["error"]).partition("\nhint: ")
+    kind = kinds.get(event.get("exit", 0), EngineError)
+    return kind(what, hint or "`llamamgr ps` shows what runs; its log is in the state folder")
 
 
 def _error_of(status: int, body: bytes) -> LlamamgrError:

@@ -9,6 +9,7 @@ loopback port without a key while it runs, which is its own way and cannot be ch
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -133,13 +134,7 @@ class OneShot:
         """Exit code and the last of the output; the process group is gone on return, however that comes about."""
         environment = scrubbed_environment(dict(self._build.card.environment))
         environment["XDG_CONFIG_HOME"] = str(self._folder / "engine-config")
-        try:
-            process = await spawn_child([self._build.tool(PROGRAM), *arguments], environment)
-        except OSError as error:
-            raise EngineError(
-                f"{self._build.tool(PROGRAM)} could not be started: {error.strerror}",
-                "install a build for this machine: `llamamgr install`",
-            ) from None
+        process = await self._spawn([self._build.tool(PROGRAM), *arguments], environment)
         assert process.stdout is not None
         output = bytearray()
         try:
@@ -150,7 +145,24 @@ class OneShot:
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.stdout.read()  # to its end, or asyncio leaves the pipe open
             await process.wait()
+
+    async def _spawn(self, argv: list[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
+        """The program, started whole: a cancellation halfway would make asyncio forget its pipes, so it takes effect just after."""
+        spawning = asyncio.get_running_loop().create_task(spawn_child(argv, environment))
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            process = await spawning
+            process.kill()
+            await process.communicate()
+            raise
+        except OSError as error:
+            raise EngineError(
+                f"{argv[0]} could not be started: {error.strerror}",
+                "install a build for this machine: `llamamgr install`",
+            ) from None
 
 
 def flattened(request: ChatRequest) -> tuple[str, str]:

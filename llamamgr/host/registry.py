@@ -136,13 +136,15 @@ class Registry:
     ) -> aiohttp.ClientResponse:
         """The first answer that is no redirect. Tokens go to the host they are for."""
         import aiohttp
+        from yarl import URL
 
         assert self._session is not None, "use it as a context manager"
         for _ in range(_REDIRECTS):
             token = self._tokens.get(_host(url))
             sent = {**headers, "Authorization": f"Bearer {token}"} if token else headers
             try:
-                request = self._session.get(url, headers=sent, allow_redirects=False)
+                # signed addresses must stay as they are, to the last escape
+                request = self._session.get(URL(url, encoded=True), headers=sent, allow_redirects=False)
                 response = await held.enter_async_context(request)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 raise SourceUnreachableError(

@@ -85,24 +85,21 @@ async def _receive(
 class Partial:
     """A blob under way on disk. Blocking."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, blob: Path) -> None:
+        self._path = blob.with_name(f"{blob.name}-partial")
         self._hash = hashlib.sha256()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("ab")
         self.size = 0
 
-    @classmethod
-    def take_up(cls, blob: Path, size: int) -> Partial:
-        """What an earlier pull left of ``blob``, read to know its hash so far; nothing when it is longer than ``size``."""
-        partial = cls(blob.with_name(f"{blob.name}-partial"))
-        if size_of(partial._path) > size:
-            partial.restart()
-        with partial._path.open("rb") as file:
+    def take_up(self, size: int) -> None:
+        """Read what an earlier pull left, to know its hash so far; nothing is kept when it is longer than ``size``."""
+        if size_of(self._path) > size:
+            self.restart()
+        with self._path.open("rb") as file:
             while data := file.read(_FLUSH * 4):
-                partial._hash.update(data)
-                partial.size += len(data)
-        return partial
+                self._hash.update(data)
+                self.size += len(data)
 
     def write(self, data: bytes) -> None:
         with disk_full_as_error(self._path):

@@ -6,7 +6,8 @@
     blobs/sha256-<64 hex>                         a layer's content
 
 A layer may carry ``path``: then its content is a GGUF file that stays where it lies, outside of the store, and its digest is
-that of the file's header and size (reading 40 GB to name a file in place would take a minute). Ollama ignores the key.
+what the index calls the file by: of its header, size and samples (reading 40 GB to name it would take a minute). Ollama
+ignores the key.
 Facts: Ollama manifest/manifest.go, server/layer.go, server/images.go.
 """
 

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,12 +52,14 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Puller:
-    """Pulls into ``store``. Several pulls may run at once; a blob that two of them need is fetched once."""
+    """Pulls into ``store``. Several pulls may run at once; a blob that two of them need is fetched once.
 
-    def __init__(self, store: Store, registry: RegistryConfig, version: str = "") -> None:
+    ``registry`` gives the addresses in force.
+    """
+
+    def __init__(self, store: Store, registry: Callable[[], RegistryConfig], version: str = "") -> None:
         self._store = store
-        self._ollama = registry.ollama.rstrip("/")
-        self._hub = model_caches.hub_endpoint() or registry.hub.rstrip("/")
+        self._registry = registry
         self._version = version
         self._underway: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -81,6 +83,10 @@ class Puller:
                 quant = "" if name.tag == "latest" else name.tag
                 return await self._from_hub(remote, HubSpec(name.namespace, name.model, quant), tell)
 
+    @property
+    def _hub(self) -> str:
+        return model_caches.hub_endpoint() or self._registry().hub.rstrip("/")
+
     def _tokens(self) -> dict[str, str]:
         token = model_caches.hub_token()
         hosts = ("hf.co", "huggingface.co", self._hub.partition("://")[2].partition("/")[0].lower())
@@ -101,7 +107,7 @@ class Puller:
 
     def _base(self, name: ModelName, insecure: bool) -> str:
         if name.host == DEFAULT_HOST:
-            return self._ollama
+            return self._registry().ollama.rstrip("/")
         return f"{'http' if insecure else 'https'}://{name.host}"
 
     async def _manifest(self, remote: Registry, url: str) -> Manifest:
@@ -190,8 +196,9 @@ class Puller:
             if expected and self._store.has_blob(expected):
                 report(size)
                 return expected
-            partial = await asyncio.to_thread(Partial.take_up, self._store.blob(key), size)
+            partial = Partial(self._store.blob(key))
             try:
+                await asyncio.to_thread(partial.take_up, size)
                 report(partial.size)
                 await fill(partial, remote, url, size, report)
                 return await asyncio.to_thread(partial.finish, self._store, expected)

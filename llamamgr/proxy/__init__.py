@@ -1,4 +1,4 @@
-"""The HTTP front: Ollama's and OpenAI's APIs over the supervisor's children.
+"""The HTTP front: Ollama's, OpenAI's, Anthropic's and llama.cpp's own APIs over the supervisor's children.
 
 ============  =====================================================================================
 app           ``build_app``: the routes of the public address
@@ -7,8 +7,18 @@ services      what the handlers work with, given by the composition root
 gate          middleware: who may ask (Host, Origin), request ids, and errors as answers
 replies       answers and their exact headers, in each dialect
 native        handlers of Ollama's generation endpoints
-catalogue     handlers that tell about models: tags, show, ps, /v1/models
-passage       handler of ``/v1/chat/completions``: bytes pass through but for ``model``
+catalogue     handlers that tell about models: tags, show, ps
+models        handlers that change which models there are: create, copy, delete, blobs, pull
+transfers     pulls under way, shared by all who ask for the same model
+routes        the routes of the other APIs, as one table
+passage       ``/v1/chat/completions``: passed through, checked, under the name that was asked for
+completions   ``/v1/completions``; ``embeddings``, ``rerank``, ``responses``: the endpoints of those names
+openai        ``/v1/models``, ``/v1/audio/transcriptions``, and images, which are refused
+anthropic     ``/v1/messages`` and ``/v1/messages/count_tokens``
+engine_routes llama.cpp's own endpoints, and ``/upstream/{model}/…``
+media         images by address, fetched where that is allowed
+system        ``/api/system/status``
+delivery      an answer that comes piece by piece brought to its end, the same for every dialect
 relay         one generation: lease → exchange → events, retried while the client has seen nothing
 writer        a streamed answer, and its two ends
 moments       times as Ollama writes them

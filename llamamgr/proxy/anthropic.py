@@ -5,20 +5,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+import msgspec
 from aiohttp import web
 
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
-from llamamgr.proxy.relay import GenerationFailedError, Want
+from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import anthropic, engine
 from llamamgr.wire.anthropic import MessagesRequest, Renderer
+from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import ChatRequest, Event, PromptRead
+from llamamgr.wire.persona import persona_of
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -29,7 +32,8 @@ async def messages(request: web.Request) -> web.StreamResponse:
         asked = anthropic.parse_messages(body, fetched=await enclosures(asked.addresses))
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    return await Conversation(request, asked).run(Want(model))
+    asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona_of(model)))
+    return await Conversation(request, asked).run(want_of(model))
 
 
 async def count_tokens(request: web.Request) -> web.Response:
@@ -37,13 +41,14 @@ async def count_tokens(request: web.Request) -> web.Response:
     services = services_of(request)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
+    chat = guided(asked.chat, persona_of(model))
     counted = 0
 
     async def attempt(lease: Lease) -> None:
         nonlocal counted
-        counted = await count(lease, asked.chat)
+        counted = await count(lease, chat)
 
-    await relay.with_lease(services.children, Want(model), lambda: False, attempt)
+    await relay.with_lease(services.children, want_of(model), lambda: False, attempt)
     return replies.v1(anthropic.count_answer(counted), headers=replies.anthropic_headers())
 
 

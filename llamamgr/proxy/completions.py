@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 
+import msgspec
 from aiohttp import web
 
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.passage import last_words
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.upstream import open_exchange
 from llamamgr.proxy.writer import Writer
@@ -17,7 +18,9 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine, openai_completions
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.guidance import sampling_under
 from llamamgr.wire.openai_completions import CompletionRequest, Renderer
+from llamamgr.wire.persona import persona_of
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -25,7 +28,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     model = await services_of(request).resolve(asked.model)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{asked.model}" does not support completion', param="model")
-    return await Continuation(request, asked).run(Want(model))
+    sampling = {**asked.sampling, **sampling_under(persona_of(model), asked.sampling)}
+    return await Continuation(request, msgspec.structs.replace(asked, sampling=sampling)).run(want_of(model))
 
 
 class Continuation:

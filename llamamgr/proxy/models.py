@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -12,7 +13,7 @@ from aiohttp import web
 from llamamgr.core import hub
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.digests import parse_digest
-from llamamgr.core.errors import InvalidNameError, NotFoundError, UsageError
+from llamamgr.core.errors import InvalidNameError, LlamamgrError, NotFoundError, UsageError
 from llamamgr.core.names import ModelName
 from llamamgr.models import create as making
 from llamamgr.models.create import Wanted
@@ -44,7 +45,7 @@ def add_model_routes(app: web.Application) -> None:
 async def pulls(app: web.Application) -> AsyncIterator[None]:
     """Of the public application's life: what pulls for every front."""
     services = app[SERVICES]
-    puller = Puller(services.index.store, services.config.registry, services.version)
+    puller = Puller(services.index.store, lambda: services.config.registry, services.version)
     async with services.transfers.open(puller):
         yield
 
@@ -103,7 +104,7 @@ async def receive_blob(request: web.Request) -> web.Response:
     store = services_of(request).index.store
     if store.has_blob(hex_digest):
         return web.Response()
-    incoming = await asyncio.to_thread(store.receive)
+    incoming = store.receive()  # not in a thread: a client that leaves meanwhile would leave it behind
     try:
         await _receive(request, incoming)
         await asyncio.to_thread(incoming.finish, hex_digest)
@@ -248,5 +249,15 @@ async def _tell(
         except Exception as error:
             if not writer.sent:
                 raise
-            await writer.write(ollama.error_body(replies.tell(request, error).message) + b"\n")
+            await writer.write(_last_words(request, error) + b"\n")
     return await writer.finish() if stream else replies.native(msgspec.json.encode(last))
+
+
+def _last_words(request: web.Request, error: Exception) -> bytes:
+    """The line that tells of a failure; on the control socket it has the hint and the exit code of the command line."""
+    peer = request.get_extra_info("socket")
+    is_control = peer is not None and peer.family == getattr(socket, "AF_UNIX", None)
+    told = replies.tell(request, error, hints=is_control)
+    if is_control and isinstance(error, LlamamgrError):
+        return msgspec.json.encode({"error": told.message, "exit": error.exit_code})
+    return ollama.error_body(told.message)

@@ -9,7 +9,7 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.upstream import Exchange, open_exchange
@@ -18,7 +18,9 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import images, openai, openai_chat
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.guidance import guided_body
 from llamamgr.wire.openai_relay import BadAnswerError, Relay
+from llamamgr.wire.persona import persona_of
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -27,10 +29,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     asked = openai_chat.prepare(await request.read(), fetching=fetching)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
+    body = guided_body(asked.body, persona_of(model))
     if asked.addresses:
-        body = openai_chat.enclosed(asked.body, await enclosures(asked.addresses))
-        asked = msgspec.structs.replace(asked, body=body)
-    return await Passage(request, asked).run(Want(model))
+        body = openai_chat.enclosed(body, await enclosures(asked.addresses))
+    return await Passage(request, msgspec.structs.replace(asked, body=body)).run(want_of(model))
 
 
 def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:

@@ -17,6 +17,7 @@ from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadO
 from llamamgr.wire.engine import EngineCall, error_of
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.neutral import Event, Failed
+from llamamgr.wire.persona import persona_of
 
 Answer = TypeVar("Answer")
 Take: TypeAlias = Callable[[Sequence[Event]], Awaitable[None]]
@@ -37,6 +38,11 @@ class Want(msgspec.Struct, frozen=True):
     model: ModelCard
     options: LoadOptions = NO_WISHES
     keep_alive: float | None = None
+
+
+def want_of(model: ModelCard) -> Want:
+    """A lease on ``model`` as its own Modelfile wants it loaded; what a request of another dialect than Ollama's needs."""
+    return Want(model, LoadOptions(**msgspec.structs.asdict(persona_of(model).options.load)))
 
 
 async def with_lease(

@@ -11,14 +11,16 @@ from llamamgr.proxy import relay, replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
-from llamamgr.proxy.relay import GenerationFailedError, Want
+from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine, responses_request
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import Event, Message
+from llamamgr.wire.persona import persona_of
 from llamamgr.wire.responses_answer import Renderer
 from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import ResponseRequest
@@ -43,7 +45,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         before = known.turns
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=any(turn.parts for turn in (*before, *asked.turns)))
-    return await Conversation(request, asked, before).run(Want(model))
+    return await Conversation(request, asked, before).run(want_of(model))
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -102,7 +104,8 @@ class Conversation:
             if data:
                 await self._writer.write(data)
 
-        await relay.generate(lease, engine.chat_call(self._asked.chat(self._before)), take)
+        chat = guided(self._asked.chat(self._before), persona_of(lease.model))
+        await relay.generate(lease, engine.chat_call(chat), take)
         if self._asked.store:
             turns = (*self._before, *self._asked.turns, renderer.message)
             self._services.answers.keep(self._id, Remembered(renderer.whole(), turns))

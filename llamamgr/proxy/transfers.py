@@ -19,6 +19,11 @@ class Transfers:
         self._running: dict[Wish, _Transfer] = {}
         self._puller: Puller | None = None
 
+    @property
+    def underway(self) -> tuple[str, ...]:
+        """The models that are being pulled."""
+        return tuple(wish.name for wish in self._running)
+
     @asynccontextmanager
     async def open(self, puller: Puller) -> AsyncIterator[None]:
         """Pulls may be asked for in this block; at its end none is left."""

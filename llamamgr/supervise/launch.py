@@ -100,9 +100,11 @@ def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:
         "adapters": ",".join(wish.settings.adapters or model.adapters),
         "draft_model": wish.settings.draft_model,
     }
-    if "embedding" in model.capabilities:
+    reads_whole = {"embedding": "embeddings", "rerank": "rerank"}
+    kind = next((word for word in reads_whole if word in model.capabilities), "")
+    if kind:
         # an input longer than the micro batch is refused by the engine with a 500
-        settings |= {"embeddings": True, "batch": shape.context, "micro_batch": shape.context}
+        settings |= {reads_whole[kind]: True, "batch": shape.context, "micro_batch": shape.context}
     elif options.batch > 0:
         settings |= {"batch": options.batch, "micro_batch": options.batch}
     if options.gpu_layers >= 0:

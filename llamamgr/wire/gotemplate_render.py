@@ -125,6 +125,8 @@ class _Rendering:
             return self._call(first.name, rest, dot, piped)
         if rest or piped:
             raise TemplateError("can't give argument to non-function")
+        if first == Constant(None):
+            raise TemplateError("nil is not a command")
         return self._operand(first, dot)
 
     def _call(self, name: str, operands: list[Operand], dot: Any, piped: tuple[Any, ...]) -> Any:
@@ -154,7 +156,8 @@ class _Rendering:
             case Function(name):
                 return self._call(name, [], dot, ())
             case Chain(of, fields):
-                return self._descend(self._operand(of, dot), fields)
+                value = self._operand(of, dot)
+                return self._descend(values.MISSING if value is None else value, fields)
             case Pipeline():
                 return self._pipeline(operand, dot)
 
@@ -164,14 +167,20 @@ class _Rendering:
         return value
 
     def _value(self, name: str) -> Any:
-        return next(value for known, value in reversed(self._variables) if known == name)
+        for known, value in reversed(self._variables):
+            if known == name:
+                return value
+        raise TemplateError(f"undefined variable: {name}")
 
     def _set(self, name: str, value: Any, declares: bool) -> None:
         if declares:
             self._variables.append((name, value))
             return
-        place = next(at for at in reversed(range(len(self._variables))) if self._variables[at][0] == name)
-        self._variables[place] = (name, value)
+        for place in reversed(range(len(self._variables))):
+            if self._variables[place][0] == name:
+                self._variables[place] = (name, value)
+                return
+        raise TemplateError(f"undefined variable: {name}")
 
     def _step(self) -> None:
         self._steps += 1

@@ -8,9 +8,10 @@ refused by name. Error texts are those of Go's parser (facts: text/template/pars
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
-from llamamgr.wire.gotemplate_lexer import TemplateError, Token, error_at, tokens
+from llamamgr.wire.gotemplate_lexer import LexicalError, TemplateError, Token, error_at, tokens
 from llamamgr.wire.gotemplate_nodes import (
     Action,
     Branch,
@@ -36,17 +37,44 @@ def parse(text: str, functions: frozenset[str]) -> Nodes:
     """The nodes of ``text``; ``functions`` are those that may be called. ``TemplateError`` in Go's words."""
     if len(text) > LONGEST:
         raise TemplateError(f"template: longer than {LONGEST:,} characters")
-    return _Parser(list(tokens(text)), functions).all()
+    return _Parser(tokens(text), functions).all()
 
 
 _KEYWORDS = ("if", "else", "end", "range", "with", "break", "continue", "define", "block", "template", "nil")
 
 
+_STARTS = frozenset(("dot", "field", "variable", "word", "number", "string", "raw", "char", "open"))
+
+
+class _Read:
+    """Tokens by their place, read when they are asked for: of two faults the first in the text is told."""
+
+    def __init__(self, tokens: Iterator[Token]) -> None:
+        self._tokens = tokens
+        self._read: list[Token] = []
+        self.action_line = 0  # where the action began that is being read
+
+    def __getitem__(self, place: int) -> Token:
+        while len(self._read) <= place:
+            try:
+                self._read.append(next(self._tokens))
+            except LexicalError as error:
+                raise self._placed(error) from None
+        return self._read[place]
+
+    def _placed(self, error: LexicalError) -> TemplateError:
+        extra = ""
+        if self.action_line and self.action_line != error.line:
+            started = f" started at :{self.action_line}"
+            extra = started if error.message.endswith(" action") else f" in action{started}"
+        return error_at(error.line, error.message + extra)
+
+
 class _Parser:
     """One pass over the tokens; ``_variables`` holds what is in scope."""
 
-    def __init__(self, tokens: list[Token], functions: frozenset[str]) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Iterator[Token], functions: frozenset[str]) -> None:
+        self._tokens = _Read(tokens)
         self._functions = functions
         self._at = 0
         self._variables = ["$"]
@@ -75,6 +103,7 @@ class _Parser:
             if token.kind == "text":
                 nodes.append(Text(token.text))
                 continue
+            self._tokens.action_line = token.line
             word = self._peek_past_space()
             if word.kind == "word" and word.text in ("end", "else"):
                 self._skip_space()
@@ -82,6 +111,7 @@ class _Parser:
                 stop = word.text
                 break
             nodes.append(self._action(word))
+            self._tokens.action_line = 0
         self._depth -= 1
         return tuple(nodes), stop
 
@@ -121,7 +151,7 @@ class _Parser:
                 otherwise = (self._branch(kind),)
                 del self._variables[scope:]
                 return Branch(kind, pipeline, body, otherwise)
-            self._right("else")
+            self._right("input")
             otherwise, stop = self._list()
             if stop == "else":
                 raise self._error("expected end; found {{else}}")
@@ -142,21 +172,15 @@ class _Parser:
             if token.kind == end:
                 self._next()
                 break
-            commands.append(self._command())
-            self._skip_space()
-            following = self._tokens[self._at]
-            if following.kind == "pipe":
+            if token.kind not in _STARTS:
                 self._next()
-                if self._peek_past_space().kind == end:
-                    raise self._error("missing value for command")
-            elif following.kind != end:
-                raise self._unexpected(following, "command" if context == "command" else context)
+                raise self._unexpected(token, context)
+            commands.append(self._command())
         if not commands:
             raise self._error(f"missing value for {context}")
         for place, command in enumerate(commands):
             if place and isinstance(command[0], Dot | Constant):
                 raise self._error(f"non executable command in pipeline stage {place + 1}")
-        self._variables += variables if declares else ()
         return Pipeline(tuple(commands), variables, declares)
 
     def _declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
@@ -171,15 +195,15 @@ class _Parser:
             names.append(token.text)
             self._skip_space()
             sign = self._tokens[self._at].kind
-            if sign == "comma" and context == "range" and len(names) == 1:
+            if self._tokens[self._at].text == "," and context == "range" and len(names) == 1:
                 self._next()
                 continue
-            if sign == "comma" and names:
+            if self._tokens[self._at].text == "," and names:
                 raise self._error(f"too many declarations in {context}")
             if sign in ("declare", "assign"):
                 self._next()
-                for name in names if sign == "assign" else ():
-                    self._require(name)
+                # in scope from here on; what has no value yet is found out when it is rendered
+                self._variables += names
                 return tuple(names), sign == "declare"
             break
         self._at = start
@@ -190,11 +214,16 @@ class _Parser:
         while True:
             self._skip_space()
             operand = self._operand()
-            if operand is None:
-                break
-            operands.append(operand)
-            if self._tokens[self._at].kind != "space":
-                break
+            if operand is not None:
+                operands.append(operand)
+            token = self._next()
+            if token.kind == "space":
+                continue
+            if token.kind in ("right", "close"):
+                self._at -= 1
+            elif token.kind != "pipe":
+                raise self._unexpected(token, "operand")
+            break
         if not operands:
             raise self._error("empty command")
         return tuple(operands)
@@ -221,8 +250,6 @@ class _Parser:
     def _term(self) -> Operand | None:
         token = self._tokens[self._at]
         match token.kind:
-            case "right" | "close" | "pipe":
-                return None
             case "open":
                 self._next()
                 self._depth += 1
@@ -248,7 +275,7 @@ class _Parser:
                 self._next()
                 return Constant(self._literal(token))
             case _:
-                raise self._unexpected(token, "operand")
+                return None
 
     def _word(self, token: Token) -> Operand:
         constants: dict[str, bool | None] = {"true": True, "false": False, "nil": None}
@@ -325,8 +352,7 @@ class _Parser:
         return self._error(f"unexpected {shown} in {context}")
 
     def _error(self, message: str) -> TemplateError:
-        token = self._tokens[min(self._at, len(self._tokens) - 1)]
-        return error_at(token.line, message)
+        return error_at(self._tokens[max(self._at - 1, 0)].line, message)
 
 
 _ESCAPES = {

@@ -24,7 +24,7 @@ FUNCTIONS = frozenset(
 )
 # Go has them too; what they do makes no sense in a prompt
 UNSUPPORTED = ("call", "html", "js", "urlquery")
-_LONGEST = 16 * 1024 * 1024
+_LONGEST_RANGE = 10_000
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -106,6 +106,8 @@ def as_json(value: Any) -> str:
         return "{" + ",".join(f"{as_json(str(key))}:{as_json(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(as_json, value)) + "]"
+    if isinstance(value, float):
+        return bytes(golang.number(value)).decode()
     return msgspec.json.encode(value).decode()
 
 
@@ -118,8 +120,10 @@ def field(value: Any, name: str) -> Any:
             raise TemplateError(f"can't evaluate field {name} in type {value.kind}")
         case Mapping():
             return value.get(name, MISSING)
-        case None | _Missing():
-            raise TemplateError(f"nil data; no entry for key {golang.quote(name.encode())}")
+        case _Missing():
+            return MISSING
+        case None:
+            raise TemplateError(f"nil pointer evaluating interface {{}}.{name}")
         case _:
             raise TemplateError(f"can't evaluate field {name} in type {_kind(value)}")
 
@@ -131,8 +135,10 @@ def elements(value: Any) -> list[tuple[Any, Any]]:
             return []
         case bool() | str() | float() | Record():
             raise TemplateError(f"range can't iterate over {_formatted(value)}")
+        case int() if value > _LONGEST_RANGE:
+            raise TemplateError(f"range over {value:,} numbers")
         case int():
-            return [(number, number) for number in range(min(value, _LONGEST))]
+            return [(number, number) for number in range(value)]
         case Object():
             return list(value.items())
         case Mapping():
@@ -147,9 +153,11 @@ def call(name: str, arguments: Sequence[Any], dates: tuple[str, str]) -> Any:
     ``dates`` are today and yesterday as ``2026-11-20``.
     """
     if name in ("currentDate", "yesterdayDate"):
+        if arguments:
+            raise TemplateError(f"wrong number of args for {name}: want 0 got {len(arguments)}")
         return dates[name == "yesterdayDate"]
     if name in ("print", "println", "printf"):
-        return _PRINTERS[name](arguments)
+        return _PRINTERS[name]([None if value is MISSING else value for value in arguments])
     if not arguments:
         raise TemplateError(f"wrong number of args for {name}: want at least 1 got 0")
     function = _TABLE[name]
@@ -163,6 +171,8 @@ def call(name: str, arguments: Sequence[Any], dates: tuple[str, str]) -> Any:
 
 def _kind(value: Any) -> str:
     names = {bool: "bool", str: "string", int: "int", float: "float64"}
+    if isinstance(value, Mapping):
+        return "map[string]interface {}"
     return names.get(type(value)) or ("[]interface {}" if isinstance(value, list) else "interface {}")
 
 
@@ -177,6 +187,8 @@ def _length(value: Any) -> int:
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if isinstance(value, Mapping):
+            if not isinstance(key, str):
+                raise TemplateError(f"error calling index: value has type {_kind(key)}; should be string")
             value = value.get(key, MISSING)
             continue
         items: Sequence[Any] = value.encode() if isinstance(value, str) else value
@@ -246,6 +258,7 @@ def _print_line(arguments: Sequence[Any]) -> str:
     return " ".join(map(_formatted, arguments)) + "\n"
 
 
+_NO_MORE = object()
 _VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d+))?([a-zA-Z%])")
 
 
@@ -258,8 +271,8 @@ def _printf(arguments: Sequence[Any]) -> str:
         flags, width, precision, verb = match.groups()
         if verb == "%":
             return "%"
-        value = next(rest, MISSING)
-        if value is MISSING:
+        value = next(rest, _NO_MORE)
+        if value is _NO_MORE:
             return f"%!{verb}(MISSING)"
         text = _verb(verb, value, precision)
         room = min(int(width or 0), 1000)
@@ -278,9 +291,19 @@ def _verb(verb: str, value: Any, precision: str | None) -> str:
     match verb:
         case "q" if isinstance(value, str):
             return golang.quote(value.encode())
-        case "s" | "v":
-            text = _formatted(value)
-            return text[: int(precision)] if precision is not None and isinstance(value, str) else text
+        case "v":
+            return _formatted(value)
+        case "s" if isinstance(value, str):
+            return value if precision is None else value[: int(precision)]
+        case "s" if isinstance(value, Record | Listed | Object):
+            return _formatted(value)
+        case _ if isinstance(value, Mapping):
+            inner = " ".join(
+                f"{_verb(verb, key, None)}:{_verb(verb, value[key], None)}" for key in sorted(value)
+            )
+            return f"map[{inner}]"
+        case _ if isinstance(value, list | tuple):
+            return "[" + " ".join(_verb(verb, item, None) for item in value) + "]"
         case "d" if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         case "f" if is_number:
@@ -292,7 +315,7 @@ def _verb(verb: str, value: Any, precision: str | None) -> str:
         case "t" if isinstance(value, bool):
             return _formatted(value)
         case _:
-            return f"%!{verb}({_kind(value)}={_formatted(value)})"
+            return f"%!{verb}(<nil>)" if value is None else f"%!{verb}({_kind(value)}={_formatted(value)})"
 
 
 def _typescript(value: Any) -> str:

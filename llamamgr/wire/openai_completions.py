@@ -64,7 +64,7 @@ class CompletionRequest(msgspec.Struct, frozen=True):
     logprobs: int | None = None
     n: int = 1
     silent: bool = False
-    sampling: Mapping[str, msgspec.Raw] = {}
+    sampling: Mapping[str, object] = {}
 
     @property
     def choices(self) -> int:

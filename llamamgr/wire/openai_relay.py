@@ -26,12 +26,12 @@ _IGNORED = (b":", b"event:", b"id:", b"retry:")
 
 
 class _Answer(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
+    choices: msgspec.Raw = msgspec.Raw(b"")
     model: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-_DECODE = msgspec.json.Decoder(_Answer)
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class BadAnswerError(Exception):
@@ -60,6 +60,8 @@ class Relay:
         if self._held:
             data = self._held + data
             self._held = b""
+        elif data.startswith(b"data: {") and self._is_one_event(data):
+            return self._data(data[6:-2])
         if not data.endswith(b"\n"):
             end = data.rfind(b"\n") + 1
             data, self._held = data[:end], data[end:]
@@ -69,10 +71,18 @@ class Relay:
                 )
         out = []
         for line in data.splitlines():
-            if self.ended or self.failed:
+            if self._over:
                 break
             out.append(self._line(line))
         return b"".join(out)
+
+    @property
+    def _over(self) -> bool:
+        return self.ended or self.failed is not None
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """True for one whole event: how a busy stream comes."""
+        return data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2 and not self._over
 
     def eof(self) -> None:
         """The body has ended: a stream that was not complete has ``failed``."""
@@ -110,8 +120,8 @@ class Relay:
         return b""
 
     def _renamed(self, json: bytes) -> bytes:
-        answer = _DECODE.decode(json)
-        if answer.choices is None:
+        answer = _decode(json)
+        if not bytes(answer.choices).startswith(b"["):
             if bytes(answer.error):
                 raise BadAnswerError(failure_of(json))
             raise BadAnswerError(_unreadable("an answer without choices"))
@@ -131,10 +141,9 @@ def _place_of(json: bytes, value: bytes) -> tuple[int, int]:
     """Start and end of the string that is the top-level ``model`` of a JSON object, or (0, 0)."""
     if not value.startswith(b'"'):
         return 0, 0
-    if json.count(b'"model"') == 1:
-        start = json.find(_MODEL) + len(_MODEL)
-        if json.startswith(value, start):
-            return start, start + len(value)
+    start = json.find(_MODEL) + len(_MODEL)
+    if json.startswith(value, start) and json.find(b'"model"', start) < 0:
+        return start, start + len(value)
     return _walk(json)
 
 

@@ -224,6 +224,8 @@ def test_a_client_that_leaves_frees_its_slot(server: Launched) -> None:
 
 
 def test_sigterm_ends_an_idle_server_with_exit_code_0(server: Launched) -> None:
+    """The engine takes the signal over a moment after it tells that it is ready: by its first answer it has."""
+    server.request("POST", "/tokenize", '{"content":"hi"}')
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(DEADLINE) == 0
 
@@ -283,3 +285,24 @@ def test_while_it_loads_everything_is_503_loading_model(binary: Path) -> None:
         for path in ("/health", "/v1/models"):
             status, _, raw = server.request("GET", path)
             assert (status, json.loads(raw)["error"]["message"]) == (503, "Loading model")
+
+
+def test_progress_tells_the_prompts_tokens_before_the_answer(server: Launched) -> None:
+    chunks = events(server, "/v1/chat/completions", messages=HI, return_progress=True)
+    told = [chunk.get("prompt_progress") for chunk in chunks if chunk != "[DONE]"]
+    assert told[0]["total"] == told[1]["total"] == told[1]["processed"] > 0
+    assert told[2] is None
+    counted = post(server, "/v1/chat/completions/input_tokens", messages=HI)
+    assert counted["input_tokens"] == told[0]["total"]
+
+
+def test_verbose_tells_the_stop_text_that_was_met_on_the_last_choice(server: Launched) -> None:
+    chunks = events(server, "/v1/chat/completions", messages=HI, stop=[" tiny"], verbose=True)
+    ends = [chunk for chunk in chunks if chunk != "[DONE]" and "__verbose" in chunk]
+    assert [end["__verbose"]["stopping_word"] for end in ends] == [" tiny"]
+
+
+def test_there_are_no_adapters_and_no_reranking_unless_asked_for(server: Launched) -> None:
+    assert server.request("GET", "/lora-adapters")[2] == b"[]"
+    status, error = refused(server, "/v1/rerank", '{"query":"a","documents":["b"]}')
+    assert (status, error["type"]) == (501, "not_supported_error")

@@ -81,9 +81,10 @@ def test_capabilities_follow_template_tokens_and_pooling():
     assert gguf_facts.capabilities(header(general__architecture="nomic-bert")) == ("embedding",)
 
 
-def test_a_reranker_is_an_embedding_model_that_ranks():
+def test_a_reranker_ranks_and_gives_no_vectors():
     assert gguf_facts.is_reranker(header(llama__pooling_type=4))
     assert not gguf_facts.is_reranker(header(llama__pooling_type=1))
+    assert gguf_facts.capabilities(header(llama__pooling_type=4)) == ("rerank",)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,16 @@ PROGRAMS = {"llama-server": FAKES / "fake_llama_server.py", "llama-cli": FAKES /
 @pytest.fixture(scope="session")
 def fake_flags() -> dict[str, str]:
     return parse_help(capture([sys.executable, str(PROGRAMS["llama-server"]), "--help"], timeout=20).output)
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Private folders of other programs, a second test run among them, are not seen by a test, and not swept."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder must outlive this test
+    monkeypatch.setenv("TMPDIR", str(own_home))
+    monkeypatch.setattr(tempfile, "tempdir", str(own_home))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pexpect
 import psutil
 import pytest
 
@@ -518,17 +519,24 @@ def test_at_the_interpreters_exit_everything_is_gone(install_fake):
 def test_a_forked_copy_owns_nothing(install_fake):
     install_fake()
     script = (
-        "import llamamgr, os, sys\n"
+        "import llamamgr, os, sys, threading\n"
         "server = llamamgr.LlamaServer('selftest'); pid = server.pid\n"
+        "busy, done = threading.Event(), threading.Event()\n"
+        "def work():\n"
+        "    with server._thread._lock: busy.set(); done.wait()\n"  # as if it were starting at that moment
+        "threading.Thread(target=work).start(); busy.wait()\n"
         "if os.fork() == 0:\n"
         "    try: server.chat('hello')\n"
         "    except llamamgr.core.errors.UsageError as error: print(error.what, flush=True)\n"
         "    server.close(); sys.exit(0)\n"
-        "os.wait()\n"
+        "os.wait(); done.set()\n"
         "print(server.pid == pid, server.chat('hello'))\n"
     )
     process = owner(script)
-    out, _ = process.communicate(timeout=20)
+    try:
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert out.splitlines() == ["a LlamaServer does not survive a fork", f"True {ANSWER}"]
 
 
@@ -577,6 +585,23 @@ def test_run_private_answers_without_a_daemon(install_fake, own_home):
     done = run_private("selftest", "hello", "--verbose", "--no-think")
     assert (done.returncode, done.stdout) == (0, f"{ANSWER}\n")
     assert done.stderr.startswith("load 0.")
+    assert not (own_home / "run").exists()
+
+
+def test_run_private_holds_a_session_on_a_terminal(install_fake, own_home):
+    install_fake()
+    terminal = pexpect.spawn(
+        sys.executable, ["-m", "llamamgr", "run", "--private", "selftest", "--no-think"], timeout=20
+    )
+    terminal.expect(">>> ")
+    for _ in range(2):
+        terminal.sendline("hello")
+        terminal.expect_exact(ANSWER)
+        terminal.expect(">>> ")
+    terminal.sendline("/bye")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
     assert not (own_home / "run").exists()
 
 

@@ -48,6 +48,7 @@ DEVIATIONS: dict[str, str] = {
     "generate-stop-string": _CLIENTS_FAULT,
     "generate-temp-string": _CLIENTS_FAULT,
     "chat-format-xml": _CLIENTS_FAULT,
+    "create-unknown-from": "the reason is the registry's own, here that it has no such model; Ollama's had no network",
     "generate-image-text-model": _UNWRAPPED,
     "generate-too-long-notrunc": _UNWRAPPED,
     "v1-chat-logprobs": "the engine's own answer is passed on: token ids, and a row for the end token",

@@ -268,3 +268,14 @@ def test_a_header_with_impossible_numbers_is_named_and_hides_nothing(tmp_path, m
     listing = Index(Paths.of_environment(), Config(models_dirs=(str(tmp_path),))).refresh()
     assert [card.name for card in listing.models] == ["selftest:latest"]
     assert [file.path.rsplit("/")[-1] for file in listing.skipped] == ["absurd.gguf"]
+
+
+def test_two_checkpoints_of_one_training_are_two_models(index: Index, write: Write):
+    """Their headers and sizes are the same, and yet one must never answer for the other."""
+    first, second = write("one.gguf", size=100_000), write("two.gguf", size=100_000)
+    data = bytearray(second.read_bytes())
+    for place in range(200_000, len(data), 1000):
+        data[place] ^= 1
+    second.write_bytes(data)
+    assert first.read_bytes()[:1000] == second.read_bytes()[:1000]
+    assert index.resolve("one").digest != index.resolve("two").digest

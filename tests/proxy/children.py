@@ -83,6 +83,8 @@ class TestChildren:
     def _start(self, model: ModelCard) -> Launched:
         shape = ["-np", str(SLOTS), "-c", str(SLOTS * context_of(model))]
         arguments = ["--model", model.path, "--alias", model.name, *shape]
+        if "rerank" in model.capabilities:
+            arguments.append("--reranking")
         if "embedding" in model.capabilities:
             arguments += ["--embeddings", "-b", str(context_of(model)), "-ub", str(context_of(model))]
         stem = self.folder / str(self._count)

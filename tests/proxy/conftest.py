@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from llamamgr.core.config import Config, ServerConfig
+from llamamgr.core.config import Config, RegistryConfig, ServerConfig
 from llamamgr.host.paths import Paths
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
@@ -27,6 +27,7 @@ from tests.proxy.children import TestChildren
 
 HI = [{"role": "user", "content": "hi"}]
 ANSWER = "Hello from the tiny llama."
+NOBODY = "http://127.0.0.1:9"  # no test reaches beyond this machine
 
 
 class Front:
@@ -102,11 +103,19 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
 
     @contextlib.asynccontextmanager
     async def make(
-        faults: str = "", binary: Path = fake_binary, server: ServerConfig | None = None, **more: Any
+        faults: str = "",
+        binary: Path = fake_binary,
+        server: ServerConfig | None = None,
+        registry: RegistryConfig | None = None,
+        **more: Any,
     ) -> AsyncIterator[Front]:
         home = folder / "home"
         paths = Paths(home / "data", home / "config", home / "cache", home / "state", folder)
-        config = Config(models_dirs=(str(models_dir),), server=server or ServerConfig())
+        config = Config(
+            models_dirs=(str(models_dir),),
+            server=server or ServerConfig(),
+            registry=registry or RegistryConfig(ollama=NOBODY, hub=NOBODY),
+        )
         children = TestChildren(binary, folder, faults)
         stopped: list[bool] = []
         services = Services(

@@ -32,7 +32,14 @@ async def test_the_public_address_has_no_control(front: Front) -> None:
 async def test_ping_tells_version_pid_and_start(control: Front) -> None:
     async with control.session.get("/control/ping") as answer:
         told = json.loads(await answer.read())
-    assert told == {"version": "1.2.3", "pid": os.getpid(), "started": 1000.0, "stopping": False, "loop_lag_p99": 0.0, "url": ""}
+    assert told == {
+        "version": "1.2.3",
+        "pid": os.getpid(),
+        "started": 1000.0,
+        "stopping": False,
+        "loop_lag_p99": 0.0,
+        "url": "",
+    }
 
 
 async def test_the_public_api_is_there_too_and_tells_hints(control: Front) -> None:

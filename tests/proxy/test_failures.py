@@ -15,15 +15,23 @@ from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
 CHAT = ("/api/chat", {"model": "tinychat", "messages": HI})
 GENERATE = ("/api/generate", {"model": "tinychat", "prompt": "hi"})
 OPENAI = ("/v1/chat/completions", {"model": "tinychat", "messages": HI, "stream": True})
-ALL = pytest.mark.parametrize(("path", "body"), [CHAT, GENERATE, OPENAI], ids=["chat", "generate", "openai"])
+COMPLETIONS = ("/v1/completions", {"model": "tinychat", "prompt": "hi", "stream": True})
+RESPONSES = ("/v1/responses", {"model": "tinychat", "input": "hi", "stream": True})
+MESSAGES = ("/v1/messages", {"model": "tinychat", "max_tokens": 2000, "messages": HI, "stream": True})
+ALL = pytest.mark.parametrize(
+    ("path", "body"),
+    [CHAT, GENERATE, OPENAI, COMPLETIONS, RESPONSES, MESSAGES],
+    ids=["chat", "generate", "openai", "completions", "responses", "messages"],
+)
 DEADLINE = 10
 
 
 def last_words(path: str, received: bytes) -> str:
     """The error that ends a broken stream, in the dialect of its path."""
     if path.startswith("/v1/"):
-        event = received.rstrip().rsplit(b"\n\n", 1)[-1]
-        return str(json.loads(event.removeprefix(b"data: "))["error"]["message"])
+        last = json.loads(received.rstrip().rsplit(b"data: ", 1)[-1])
+        assert last.get("type") == {RESPONSES[0]: "response.failed", MESSAGES[0]: "error"}.get(path)
+        return str((last.get("response") or last)["error"]["message"])
     return str(json.loads(received.splitlines()[-1])["error"])
 
 
@@ -62,8 +70,8 @@ async def test_a_whole_answer_survives_even_a_death_in_mid_stream(
     make_front: MakeFront, folder: Path
 ) -> None:
     async with make_front(f"exit-at=mid-stream,once={folder}/once") as front:
-        for path in ("/api/chat", "/v1/chat/completions"):
-            status, whole = await front.whole(path, model="tinychat", messages=HI)
+        for path, body in (CHAT, OPENAI, COMPLETIONS, RESPONSES, MESSAGES):
+            status, whole = await front.whole(path, **{**body, "stream": False})
             assert (status, ANSWER in json.dumps(whole)) == (200, True)
 
 
@@ -91,18 +99,17 @@ async def test_a_stream_that_goes_wrong_says_so_in_its_dialect(
     make_front: MakeFront, path: str, body: dict[str, Any], fault: str, said: str
 ) -> None:
     async with make_front(fault) as front:
-        if (fault, path) == ("error-stream", OPENAI[0]):  # the engine's own words, passed on
-            async with front.post(path, body) as answer:
-                received = await answer.read()
-        else:
-            received = await front.broken(path, **body)
+        received = await front.broken(path, **body)
     assert said in last_words(path, received)
 
 
+@ALL
 @pytest.mark.parametrize("fault", ["garbage-json", "no-done"])
-async def test_an_answer_without_its_proper_end_is_no_good_end(make_front: MakeFront, fault: str) -> None:
+async def test_an_answer_without_its_proper_end_is_no_good_end(
+    make_front: MakeFront, path: str, body: dict[str, Any], fault: str
+) -> None:
     async with make_front(fault) as front:
-        assert "the engine" in last_words(CHAT[0], await front.broken(CHAT[0], **CHAT[1]))
+        assert "the engine" in last_words(path, await front.broken(path, **body))
 
 
 @ALL
@@ -147,9 +154,8 @@ async def slots(front: Front) -> list[dict[str, Any]]:
 async def test_a_client_that_leaves_frees_lease_and_slot(
     front: Front, path: str, body: dict[str, Any]
 ) -> None:
-    endless = (
-        {"prompt": ENDLESS} if "prompt" in body else {"messages": [{"role": "user", "content": ENDLESS}]}
-    )
+    endless = {"prompt": ENDLESS, "input": ENDLESS, "messages": [{"role": "user", "content": ENDLESS}]}
+    endless = {name: value for name, value in endless.items() if name in body}
     answer = await front.post(path, {**body, **endless}).__aenter__()
     await answer.content.readany()
     assert front.children.leases == 1

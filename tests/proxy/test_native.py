@@ -151,14 +151,6 @@ async def test_what_cannot_be_done_is_refused_before_the_stream(
         assert message in json.loads(await answer.read())["error"]
 
 
-async def test_a_template_that_would_be_dropped_is_refused_by_name(front: Front) -> None:
-    status, answer = await front.whole(
-        "/api/generate", model="tinychat", prompt="hi", template="{{ .Prompt }}"
-    )
-    assert status == 501
-    assert answer["error"].startswith("template: ")
-
-
 async def test_a_full_queue_is_503_with_the_seconds_to_wait(front: Front) -> None:
     front.children.busy = True
     async with front.post("/api/chat", {"model": "tinychat", "messages": HI}) as answer:

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import aiohttp
+import msgspec
+import pytest
 
 from tests.proxy.conftest import ANSWER, HI, Front
 
@@ -48,20 +50,26 @@ async def refused(answer: aiohttp.ClientResponse) -> tuple[int, Any]:
 
 async def test_refusals_come_in_openais_envelope(front: Front) -> None:
     cases = [
-        ({"model": "nope", "messages": HI}, 404, "model 'nope' not found", "not_found_error"),
-        ({"messages": HI}, 400, "model is required", "invalid_request_error"),
-        ({"model": "tinychat", "messages": []}, 400, "[] is too short - 'messages'", "invalid_request_error"),
-        (
-            {"model": "tinyembed", "messages": HI},
-            400,
-            '"tinyembed" does not support chat',
-            "invalid_request_error",
-        ),
+        ({"model": "nope", "messages": HI}, 404, "model 'nope' not found", None, "model_not_found"),
+        ({"messages": HI}, 400, "model is required", "model", None),
+        ({"model": "tinychat", "messages": []}, 400, "[] is too short - 'messages'", "messages", None),
+        ({"model": "tinyembed", "messages": HI}, 400, '"tinyembed" does not support chat', "model", None),
     ]
-    for body, status, message, kind in cases:
+    for body, status, message, param, code in cases:
         async with front.post(PATH, body) as answer:
-            expected = {"message": message, "type": kind, "param": None, "code": None}
+            kind = "not_found_error" if status == 404 else "invalid_request_error"
+            expected = {"message": message, "type": kind, "param": param, "code": code}
             assert await refused(answer) == (status, expected)
+
+
+async def test_an_image_for_a_model_that_sees_none_is_refused_before_a_load(front: Front) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    async with front.post(
+        PATH, {"model": "tinychat", "messages": [{"role": "user", "content": [image]}]}
+    ) as answer:
+        status, error = await refused(answer)
+    assert (status, error["message"].startswith("Multimodal data provided")) == (400, True)
+    assert front.children.granted == []
 
 
 async def test_a_refusal_of_the_engine_keeps_its_status_and_loses_its_nesting(front: Front) -> None:
@@ -70,6 +78,7 @@ async def test_a_refusal_of_the_engine_keeps_its_status_and_loses_its_nesting(fr
         status, error = await refused(answer)
     assert (status, error["type"]) == (400, "invalid_request_error")
     assert error["message"].startswith("request (3004 tokens) exceeds")
+    assert error["code"] == "context_length_exceeded"
 
 
 async def test_a_full_queue_is_503_with_the_seconds_to_wait(front: Front) -> None:
@@ -77,3 +86,27 @@ async def test_a_full_queue_is_503_with_the_seconds_to_wait(front: Front) -> Non
     async with front.post(PATH, {"model": "tinychat", "messages": HI}) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
         assert json.loads(await answer.read())["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (PATH, {"messages": HI}),
+        ("/v1/messages", {"messages": HI, "max_tokens": 50}),
+        ("/v1/responses", {"input": "hi"}),
+    ],
+)
+async def test_a_model_made_with_words_of_its_own_says_them_to_the_engine(
+    front: Front, monkeypatch: pytest.MonkeyPatch, path: str, words: dict[str, Any]
+) -> None:
+    _, plain = await front.whole(path, model="tinychat", **words)
+    index = front.services.index
+    made = msgspec.structs.replace(
+        index.resolve("tinychat"), system="be a pirate", settings={"num_predict": 2}
+    )
+    monkeypatch.setattr(index, "recall", lambda name: made)
+    _, told = await front.whole(path, model="tinychat", **words)
+    asked = "prompt_tokens" if path == PATH else "input_tokens"
+    assert told["usage"][asked] > plain["usage"][asked] + len("be a pirate") - 1
+    if "max_tokens" not in words:
+        assert 2 in (told["usage"].get("completion_tokens"), told["usage"].get("output_tokens"))

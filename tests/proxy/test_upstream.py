@@ -164,3 +164,70 @@ async def test_an_answer_beyond_the_limit_is_refused(folder: Path) -> None:
     async with peer(folder / "s", handler) as endpoint, open_exchange(endpoint, "GET", "/") as exchange:
         with pytest.raises(UpstreamLostError, match="longer than 4 bytes"):
             await exchange.read(4)
+
+
+class Upload:
+    """So many pieces of 64 KiB; ``sent`` counts those that were taken."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.sent < self.pieces:
+            self.sent += 1
+            yield b"x" * 65536
+
+
+@pytest.mark.parametrize("length", [None, 3 * 65536])
+async def test_a_body_in_pieces_is_sent_whole_chunked_or_by_its_length(
+    folder: Path, length: int | None
+) -> None:
+    seen = bytearray()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.extend(await reader.readuntil(b"\r\n\r\n"))
+        if length is None:
+            while size := int(await reader.readline(), 16):
+                seen.extend(await reader.readexactly(size + 2))
+        else:
+            seen.extend(await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        peer(folder / "s", handler) as endpoint,
+        open_exchange(endpoint, "POST", "/x", (), Upload(3), length) as exchange,
+    ):
+        assert await exchange.read() == b"ok"
+    assert seen.count(b"x" * 65536) == 3
+
+
+async def test_a_child_that_does_not_read_stops_the_upload(folder: Path) -> None:
+    """Without that a fast client would fill this process's memory."""
+    upload = Upload(4000)
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with peer(folder / "s", handler) as endpoint:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), open_exchange(endpoint, "POST", "/x", (), upload):
+                pass
+    assert upload.sent < 100
+
+
+async def test_an_answer_that_comes_before_the_end_of_the_body_ends_the_upload(folder: Path) -> None:
+    upload = Upload(100_000)
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        while await reader.read(2**20):
+            pass
+
+    async with (
+        peer(folder / "s", handler) as endpoint,
+        open_exchange(endpoint, "POST", "/x", (), upload) as exchange,
+    ):
+        assert exchange.status == 413
+    assert upload.sent < upload.pieces

@@ -46,7 +46,7 @@ def test_an_input_that_is_none_is_refused_in_every_form(bad: Any) -> None:
     assert (refused.value.message, refused.value.param) == ("invalid input", "input")
 
 
-@pytest.mark.parametrize("name", [e.name for e in replay.load() if "embed" in e.name and e.status == 400])
+@pytest.mark.parametrize("name", [e.name for e in replay.load() if "embed" in e.path and e.status == 400])
 def test_recorded_refusals_are_given_word_for_word(name: str) -> None:
     (exchange,) = replay.load([name])
     parse = embeddings.parse_v1 if exchange.path.startswith("/v1/") else embeddings.parse_embed

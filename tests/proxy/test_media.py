@@ -1,0 +1,149 @@
+"""Media by address: fetched where it is allowed, from public networks only."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from aiohttp import web
+
+from llamamgr.core.config import ServerConfig
+from llamamgr.proxy import media
+from llamamgr.proxy.media import enclosures, is_public
+from llamamgr.wire.errors import DialectError
+from tests.proxy.conftest import Front, MakeFront, serving
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.0.0.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1", False),
+        ("fd00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_only_addresses_of_the_open_internet_are_public(address: str, public: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is public
+
+
+def site() -> web.Application:
+    async def image(request: web.Request) -> web.Response:
+        return web.Response(body=b"\x89PNG", content_type="image/png")
+
+    async def text(request: web.Request) -> web.Response:
+        return web.Response(text="<html>")
+
+    async def huge(request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (media.MOST_BYTES + 1), content_type="image/png")
+
+    async def away(request: web.Request) -> web.Response:
+        raise web.HTTPFound(request.query["to"])
+
+    app = web.Application()
+    for name, handler in (("a.png", image), ("text", text), ("huge", huge), ("away", away)):
+        app.router.add_get(f"/{name}", handler)
+    return app
+
+
+async def test_what_is_fetched_is_enclosed_redirects_included() -> None:
+    async with serving(site()) as port:
+        base = f"http://127.0.0.1:{port}"
+        addresses = [f"{base}/a.png", f"{base}/away?to=/a.png"]
+        found = await enclosures(addresses, allowed=lambda address: True)
+    assert found == dict.fromkeys(addresses, "data:image/png;base64,iVBORw==")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("text", "no image"),
+        ("huge", "longer than"),
+        ("missing", "it answered 404"),
+        ("away?to=/away?to=/a.png", "redirects too often"),
+        ("away?to=file:///etc/passwd", "only http and https"),
+    ],
+)
+async def test_what_is_no_image_is_refused(path: str, said: str) -> None:
+    async with serving(site()) as port:
+        if path.startswith("away?to=/away"):
+            path = (
+                f"away?to=http%3A%2F%2F127.0.0.1%3A{port}%2Faway%3Fto%3D%2Faway%3Fto%3D%2Faway%3Fto%3D%2Faway"
+            )
+        with pytest.raises(DialectError, match=said):
+            await enclosures([f"http://127.0.0.1:{port}/{path}"], allowed=lambda address: True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"])
+async def test_this_machine_is_never_asked_however_it_is_written(host: str) -> None:
+    async with serving(site()) as port:
+        with pytest.raises(DialectError, match=r"not public|could not be fetched"):
+            await enclosures([f"http://{host}:{port}/a.png"])
+
+
+async def test_a_redirect_leads_to_no_private_address() -> None:
+    async with serving(site()) as port:
+        allowed = {"first": True}
+
+        def once(address: object) -> bool:
+            return allowed.pop("first", False)
+
+        with pytest.raises(DialectError, match="not public"):
+            await enclosures([f"http://127.0.0.1:{port}/away?to=http://127.0.0.1:{port}/a.png"], allowed=once)
+
+
+async def test_too_many_addresses_are_refused() -> None:
+    with pytest.raises(DialectError, match="more than 32"):
+        await enclosures([f"http://x.example/{number}" for number in range(33)])
+
+
+ASKED = [
+    (
+        "/v1/chat/completions",
+        "messages",
+        [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/a.png"}}],
+    ),
+    (
+        "/v1/messages",
+        "messages",
+        [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1:9/a.png"}}],
+    ),
+    ("/v1/responses", "input", [{"type": "input_image", "image_url": "http://127.0.0.1:9/a.png"}]),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "content"), ASKED, ids=[path for path, _, _ in ASKED])
+@pytest.mark.parametrize("fetching", [False, True])
+async def test_each_dialect_refuses_addresses_unless_fetching_is_configured(
+    make_front: MakeFront,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    field: str,
+    content: list[object],
+    fetching: bool,
+) -> None:
+    async with make_front(server=ServerConfig(fetch_media=fetching)) as front:
+        give_eyes(front, monkeypatch)
+        body = {"model": "tinychat", "max_tokens": 5, field: [{"role": "user", "content": content}]}
+        status, told = await front.whole(path, **body)
+    message = told["error"]["message"]
+    assert status == 400
+    assert ("its address is not public" in message) == fetching
+    assert ("base64" in message) == (not fetching)
+
+
+def give_eyes(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    index = front.services.index
+    seeing = msgspec.structs.replace(index.resolve("tinychat"), capabilities=("completion", "vision"))
+    monkeypatch.setattr(index, "recall", lambda name: seeing)

@@ -1,0 +1,315 @@
+"""Models made, copied, deleted and pulled over HTTP, and how a made one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from llamamgr.core.config import RegistryConfig
+from tests.contract.conftest import real_binary
+from tests.fakes import registry
+from tests.fakes.registry import FakeRegistry
+from tests.golden import replay
+from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
+
+TINY = (replay.MODELS / "tinychat.gguf").read_bytes()
+DIGEST = f"sha256:{hashlib.sha256(TINY).hexdigest()}"
+LIKE_ITS_OWN = (
+    "{{ range .Messages }}{{ if eq .Role `assistant` }}<|assistant|>{{ .Content }}</s>"
+    "{{ else }}<|{{ .Role }}|>{{ .Content }}</s>{{ end }}{{ end }}<|assistant|>"
+)
+WITH_TOOLS = (
+    "{{ if .Tools }}<|system|>{{ .Tools }}</s>{{ end }}{{ range .Messages }}{{ if .ToolCalls }}<tool_call>"
+    '{{ range .ToolCalls }}{"name": "{{ .Function.Name }}"}{{ end }}{{ else }}<|user|>{{ .Content }}</s>{{ end }}{{ end }}'
+    "{{ if .Tools }}<|assistant_tools|>{{ else }}<|assistant|>{{ end }}"
+)
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    with registry.running() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def front(make_front: MakeFront, fake: FakeRegistry) -> AsyncIterator[Front]:
+    async with make_front(registry=RegistryConfig(ollama=fake.url, hub=fake.url)) as front:
+        yield front
+
+
+@pytest.fixture
+async def real(make_front: MakeFront, request: pytest.FixtureRequest) -> AsyncIterator[Front]:
+    async with make_front(binary=real_binary(request)) as front:
+        yield front
+
+
+async def made(front: Front, name: str, **body: Any) -> None:
+    lines = await front.lines("/api/create", model=name, **body)
+    assert lines[-1] == {"status": "success"}, lines
+
+
+async def removed(front: Front, name: str) -> tuple[int, bytes]:
+    async with front.session.delete("/api/delete", data=json.dumps({"model": name})) as answer:
+        return answer.status, await answer.read()
+
+
+async def listed(front: Front) -> set[str]:
+    async with front.session.get("/api/tags") as answer:
+        return {model["name"] for model in json.loads(await answer.read())["models"]}
+
+
+async def test_a_made_model_is_listed_shown_copied_and_deleted_by_the_same_name(front: Front) -> None:
+    await made(front, "mine:v1", **{"from": "tinychat"}, system="S", parameters={"stop": ["X"]})
+    assert "mine:v1" in await listed(front)
+    status, shown = await front.whole("/api/show", model="MINE:v1")
+    assert (status, shown["system"], shown["details"]["parent_model"]) == (200, "S", "tinychat:latest")
+    async with front.post("/api/copy", {"source": "mine:v1", "destination": "other"}) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    assert await removed(front, "mine:v1") == (200, b"")
+    assert await removed(front, "mine:v1") == (404, b'{"error":"model \'mine:v1\' not found"}')
+    status, shown = await front.whole("/api/show", model="other")
+    assert (status, shown["system"]) == (200, "S")
+    async with front.session.get("/api/tags") as answer:
+        models = {model["name"]: model["digest"] for model in json.loads(await answer.read())["models"]}
+    assert len(models["other:latest"]) == 64 and models["other:latest"] != models["tinychat:latest"]
+
+
+async def test_a_file_in_place_is_not_deleted_by_a_client(front: Front) -> None:
+    status, body = await removed(front, "tinychat")
+    assert (status, b"its file stays" in body) == (403, True)
+    assert "tinychat:latest" in await listed(front)
+
+
+async def test_an_uploaded_blob_becomes_a_model(front: Front) -> None:
+    async with front.session.post(f"/api/blobs/{DIGEST}", data=io.BytesIO(TINY)) as answer:
+        assert answer.status == 201
+    async with front.session.post(f"/api/blobs/{DIGEST}", data=b"") as answer:
+        assert answer.status == 200
+    lines = await front.lines("/api/create", model="up", files={"a.gguf": DIGEST})
+    assert lines[:2] == [{"status": "parsing GGUF"}, {"status": f"using existing layer {DIGEST}"}]
+    status, answered = await front.whole("/api/chat", model="up", messages=HI)
+    assert (status, answered["message"]["content"]) == (200, ANSWER)
+
+
+async def test_a_broken_upload_leaves_nothing(front: Front) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield TINY[:5000]
+        raise RuntimeError("the client breaks off")
+
+    with pytest.raises(Exception, match="breaks off"):
+        await front.session.post(f"/api/blobs/{DIGEST}", data=half())
+    async with front.session.post(f"/api/blobs/{DIGEST}", data=io.BytesIO(TINY[:-1])) as answer:
+        assert (answer.status, b"digest mismatch, expected" in await answer.read()) == (400, True)
+    folder = front.services.index.store.root / "blobs"
+    async with asyncio.timeout(5):
+        while list(folder.iterdir()):
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"template": "{{ .Prompt"}, "template error: template: :1: unclosed action"),
+        (
+            {"template": "{{ .Prompt | html }}"},
+            'template error: template: the function "html" is not supported here',
+        ),
+        ({"parameters": {"temperature": "hot"}}, 'option "temperature" must be of type float32'),
+        ({"parameters": {"tempr": 1}}, "unknown parameter 'tempr'"),
+        (
+            {"parameters": []},
+            "json: cannot unmarshal array into Go struct field CreateRequest.parameters of type map[string]interface {}",
+        ),
+        ({"quantize": "Q4_K_M"}, "there is nothing here that quantizes"),
+    ],
+)
+async def test_what_cannot_be_made_is_refused(front: Front, body: dict[str, Any], message: str) -> None:
+    status, answer = await front.whole("/api/create", model="x", **{"from": "tinychat", **body})
+    assert (status, answer) == (400, {"error": message})
+    assert "x:latest" not in await listed(front)
+
+
+async def test_an_old_clients_modelfile_is_understood(front: Front) -> None:
+    await made(front, "old", modelfile='FROM tinychat\nSYSTEM """two\nlines"""\nPARAMETER seed 7')
+    shown = (await front.whole("/api/show", model="old"))[1]
+    assert (shown["system"], shown["parameters"]) == ("two\nlines", "seed                           7")
+
+
+async def test_a_model_of_one_that_is_not_here_pulls_it_first(front: Front, fake: FakeRegistry) -> None:
+    fake.add_model("library/base", "latest", model=TINY, system=b"from afar")
+    lines = await front.lines("/api/create", model="derived", **{"from": "base"}, parameters={"seed": 1})
+    words = [line["status"].split("sha256:")[0] for line in lines]
+    assert words[0] == "pulling manifest" and words.count("success") == 1
+    assert (await front.whole("/api/show", model="derived"))[1]["system"] == "from afar"
+
+
+async def test_a_pull_is_streamed_or_answered_at_its_end(front: Front, fake: FakeRegistry) -> None:
+    fake.add_model("library/tiny", "latest", model=TINY)
+    lines = await front.lines("/api/pull", name="tiny")
+    assert lines[0] == {"status": "pulling manifest"} and lines[-1] == {"status": "success"}
+    assert {
+        "status": f"pulling {DIGEST[7:19]}",
+        "digest": DIGEST,
+        "total": len(TINY),
+        "completed": len(TINY),
+    } in lines
+    assert await front.whole("/api/pull", model="tiny") == (200, {"status": "success"})
+    status, answered = await front.whole("/api/chat", model="tiny", messages=HI)
+    assert (status, answered["message"]["content"]) == (200, ANSWER)
+
+
+async def test_a_pull_of_what_is_not_there_says_so(front: Front) -> None:
+    lines = await front.lines("/api/pull", model="nope")
+    assert lines == [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+    assert await front.whole("/api/pull", model="nope") == (
+        404,
+        {"error": "pull model manifest: file does not exist"},
+    )
+    assert await front.whole("/api/pull") == (400, {"error": "invalid model name"})
+
+
+async def test_two_who_pull_one_model_share_it_and_it_ends_with_the_last(
+    front: Front, fake: FakeRegistry
+) -> None:
+    fake.add_model("library/tiny", "latest", model=TINY)
+    fake.hold = threading.Event()
+    first = front.session.post("/api/pull", data='{"model":"tiny"}')
+    second = front.session.post("/api/pull", data='{"model":"tiny"}')
+    one, two = await first, await second
+    assert await asyncio.to_thread(fake.held.wait, 10)
+    one.close()  # leaves; the other goes on
+    fake.hold.set()
+    assert (await two.read()).splitlines()[-1] == b'{"status":"success"}'
+    assert len(fake.asked("/blobs/sha256:" + DIGEST[7:])) == 1
+
+
+async def test_a_pull_that_everybody_left_stops(front: Front, fake: FakeRegistry) -> None:
+    fake.add_model("library/tiny", "latest", model=TINY)
+    fake.hold = threading.Event()
+    answer = await front.session.post("/api/pull", data='{"model":"tiny"}')
+    assert await asyncio.to_thread(fake.held.wait, 10)
+    answer.close()
+    async with asyncio.timeout(5):
+        while front.services.transfers.underway:
+            await asyncio.sleep(0.005)
+    assert front.services.index.store.entries() == []
+    fake.hold.set()
+    fake.hold = None
+    assert (await front.lines("/api/pull", model="tiny"))[-1] == {"status": "success"}
+
+
+async def test_push_and_status_are_clear(front: Front) -> None:
+    status, answer = await front.whole("/api/push", model="tinychat")
+    assert (status, "not pushed from here" in answer["error"]) == (501, True)
+    assert await front.whole("/api/push") == (400, {"error": "model is required"})
+    async with front.session.get("/api/status") as told:
+        assert json.loads(await told.read()) == {"cloud": {"disabled": True, "source": "config"}}
+
+
+async def test_a_cloud_model_is_refused_as_such(front: Front) -> None:
+    status, answer = await front.whole("/api/chat", model="gpt-oss:120b-cloud", messages=HI)
+    assert (status, answer) == (403, {"error": "ollama cloud is disabled: remote model is unavailable"})
+
+
+@pytest.mark.real
+async def test_parameters_of_the_model_hold_where_the_request_says_nothing(real: Front) -> None:
+    await made(real, "m", **{"from": "tinychat"}, parameters={"stop": [" tiny"], "num_ctx": 512})
+    ask = {"model": "m", "messages": HI}
+    assert (await real.whole("/api/chat", **ask))[1]["message"]["content"] == "Hello from the"
+    over = await real.whole("/api/chat", **ask, options={"stop": [" llama"]})
+    assert over[1]["message"]["content"] == "Hello from the tiny"
+    raw = await real.whole("/api/generate", model="m", prompt="<|user|>hi</s><|assistant|>", raw=True)
+    assert raw[1]["response"] == "Hello from the"
+    assert real.children.granted[0][1].context == 512
+
+
+@pytest.mark.real
+async def test_system_and_messages_of_the_model_begin_the_conversation(real: Front) -> None:
+    await made(
+        real,
+        "m",
+        **{"from": "tinychat"},
+        system="sys",
+        messages=[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    )
+
+    async def tokens(model: str, path: str = "/api/chat", **body: Any) -> int:
+        count = (await real.whole(path, model=model, **body))[1]["prompt_eval_count"]
+        assert isinstance(count, int)
+        return count
+
+    spelt = [
+        {"role": "system", "content": "sys"},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+        *HI,
+    ]
+    assert await tokens("m", messages=HI) == await tokens("tinychat", messages=spelt)
+    own = [{"role": "system", "content": "mine!"}, *HI]
+    assert await tokens("m", messages=own) == await tokens("tinychat", messages=[*spelt[1:3], *own])
+    assert await tokens("m", "/api/generate", prompt="hi") == await tokens("tinychat", messages=spelt)
+
+
+@pytest.mark.real
+async def test_a_go_template_makes_the_prompt_that_the_files_own_makes(real: Front) -> None:
+    await made(real, "m", **{"from": "tinychat"}, template=LIKE_ITS_OWN)
+    for body in ({"messages": HI}, {"messages": [{"role": "system", "content": "s"}, *HI]}):
+        plain = (await real.whole("/api/chat", model="tinychat", **body))[1]
+        templated = (await real.whole("/api/chat", model="m", **body))[1]
+        assert templated["message"] == plain["message"]
+        assert templated["prompt_eval_count"] == plain["prompt_eval_count"]
+    plain = (await real.whole("/api/generate", model="tinychat", prompt="hi"))[1]
+    again = (await real.whole("/api/generate", model="tinychat", prompt="hi", template=LIKE_ITS_OWN))[1]
+    assert (again["response"], again["context"]) == (plain["response"], plain["context"])
+    lines = await real.lines("/api/chat", model="m", messages=HI)
+    assert "".join(line["message"]["content"] for line in lines) == ANSWER and len(lines) > 2
+
+
+@pytest.mark.real
+async def test_a_go_template_offers_tools_and_its_calls_are_found(real: Front) -> None:
+    await made(real, "m", **{"from": "tinychat"}, template=WITH_TOOLS)
+    for stream in (False, True):
+        body = {"model": "m", "messages": HI, "tools": [TOOL]}
+        last = (
+            (await real.lines("/api/chat", **body))[-1]
+            if stream
+            else (await real.whole("/api/chat", **body))[1]
+        )
+        (call,) = last["message"]["tool_calls"]
+        assert call["function"] == {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}}
+        assert (last["message"]["content"], last["done_reason"]) == ("", "stop")
+
+
+@pytest.mark.real
+async def test_a_suffix_is_filled_in_by_the_template_or_refused(real: Front) -> None:
+    status, answer = await real.whole("/api/generate", model="tinychat", prompt="a", suffix="b")
+    assert (status, answer["error"]) == (
+        400,
+        "registry.ollama.ai/library/tinychat:latest does not support insert",
+    )
+    await made(
+        real, "m", **{"from": "tinychat"}, template="{{ .Suffix }}<|user|>{{ .Prompt }}</s><|assistant|>"
+    )
+    status, answer = await real.whole("/api/generate", model="m", prompt="a", suffix="b")
+    assert (status, answer["response"]) == (200, ANSWER)
+
+
+@pytest.mark.real
+async def test_a_base_and_what_is_made_of_it_share_a_child(real: Front) -> None:
+    await made(real, "m", **{"from": "tinychat"}, system="s")
+    cards = [await real.services.resolve(name) for name in ("m", "tinychat")]
+    assert cards[0].digest == cards[1].digest

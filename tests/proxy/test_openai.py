@@ -1,0 +1,178 @@
+"""What OpenAI's API has besides chats: models, completions, embeddings, reranking, transcriptions, images."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from tests.contract.conftest import real_binary
+from tests.proxy.conftest import ANSWER, Front, MakeFront
+from tests.wire.streams import sse_events
+
+
+@pytest.fixture
+async def real_front(make_front: MakeFront, request: pytest.FixtureRequest) -> AsyncIterator[Front]:
+    async with make_front(binary=real_binary(request)) as front:
+        yield front
+
+
+async def got(front: Front, path: str) -> tuple[int, Any]:
+    async with front.session.get(path) as answer:
+        return answer.status, json.loads(await answer.read())
+
+
+async def test_models_tell_context_capabilities_and_whether_they_are_loaded(front: Front) -> None:
+    await front.whole("/v1/completions", model="tinychat", prompt="hi")
+    _, told = await got(front, "/v1/models")
+    by_name = {model["id"]: model["meta"] for model in told["data"]}
+    assert by_name["tinychat:latest"]["loaded"]
+    assert not by_name["tinyembed:latest"]["loaded"]
+    assert by_name["tinyembed:latest"]["capabilities"] == ["embedding"]
+    assert by_name["tinychat:latest"]["context_length"] > 0
+
+
+async def test_a_model_is_found_by_a_name_with_slashes_and_told_under_it(front: Front) -> None:
+    status, told = await got(front, "/v1/models/registry.ollama.ai/library/tinychat:latest")
+    assert (status, told["id"]) == (200, "registry.ollama.ai/library/tinychat:latest")
+    status, told = await got(front, "/v1/models/org/nope")
+    assert (status, told["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_images_are_a_clear_501(front: Front) -> None:
+    for path in ("/v1/images/generations", "/v1/images"):
+        async with front.post(path, {"prompt": "a cat"}) as answer:
+            told = json.loads(await answer.read())["error"]
+            assert (answer.status, "images are not made here" in told["message"]) == (501, True)
+
+
+async def test_a_completion_streams_and_is_whole(front: Front) -> None:
+    status, whole = await front.whole("/v1/completions", model="tinychat", prompt="hi", echo=True)
+    assert (status, whole["choices"][0]["text"]) == (200, "hi" + ANSWER)
+    async with front.post("/v1/completions", {"model": "tinychat", "prompt": "hi", "stream": True}) as answer:
+        events = [data for _, data in sse_events(await answer.read())]
+    assert events.pop() == b"[DONE]"
+    assert "".join(json.loads(data)["choices"][0]["text"] for data in events) == ANSWER
+
+
+@pytest.mark.real
+async def test_prompts_of_tokens_and_texts_are_answered_together(real_front: Front) -> None:
+    body = {"model": "tinychat", "prompt": [[107, 108], [107]], "n": 2, "max_tokens": 2, "echo": True}
+    status, whole = await real_front.whole("/v1/completions", **body)
+    assert status == 200, whole
+    assert [choice["text"] for choice in whole["choices"]] == ["hiHello from"] * 2 + ["hHello from"] * 2
+    assert whole["usage"]["completion_tokens"] == 8
+    assert len(real_front.children.granted) == 1
+
+
+@pytest.mark.real
+async def test_a_suffix_needs_a_model_that_fills_in(real_front: Front) -> None:
+    status, told = await real_front.whole("/v1/completions", model="tinychat", prompt="a", suffix="b")
+    assert (status, "Infill is not supported by this model" in told["error"]["message"]) == (501, True)
+
+
+@pytest.mark.real
+async def test_embeddings_of_texts_and_tokens_in_numbers_and_base64(real_front: Front) -> None:
+    ask = {"model": "tinyembed", "input": ["hello", "a"]}
+    _, plain = await real_front.whole("/v1/embeddings", **ask)
+    _, packed = await real_front.whole("/v1/embeddings", **ask, encoding_format="base64")
+    for row, other in zip(plain["data"], packed["data"], strict=True):
+        raw = base64.b64decode(other["embedding"])
+        assert struct.unpack(f"<{len(raw) // 4}f", raw) == pytest.approx(row["embedding"])
+    _, short = await real_front.whole("/v1/embeddings", **ask, dimensions=110)
+    assert [len(row["embedding"]) for row in short["data"]] == [110, 110]
+    assert sum(number**2 for number in short["data"][0]["embedding"]) == pytest.approx(1)
+    _, tokens = await real_front.whole("/v1/embeddings", model="tinyembed", input=[[1, 2], [3]])
+    assert (len(tokens["data"]), tokens["usage"]["prompt_tokens"]) == (2, 3)
+
+
+@pytest.mark.real
+async def test_an_input_that_is_too_long_is_cut_for_ollama_and_refused_for_openai(real_front: Front) -> None:
+    long = "a" * 5000
+    status, told = await real_front.whole("/api/embed", model="tinyembed", input=["b", long])
+    assert (status, len(told["embeddings"])) == (200, 2)
+    assert told["prompt_eval_count"] <= 2 * 2048
+    status, told = await real_front.whole("/api/embed", model="tinyembed", input=long, truncate=False)
+    assert (status, told["error"]) == (400, "the input length exceeds the context length")
+    status, told = await real_front.whole("/v1/embeddings", model="tinyembed", input=long)
+    assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
+    status, told = await real_front.whole("/api/embeddings", model="tinyembed", prompt=long)
+    assert (status, len(told["embedding"]) > 0) == (200, True)
+
+
+async def test_a_model_that_embeds_nothing_says_so_without_a_load(front: Front) -> None:
+    for path, field in (("/v1/embeddings", "input"), ("/api/embed", "input"), ("/api/embeddings", "prompt")):
+        status, told = await front.whole(path, model="tinychat", **{field: "a"})
+        message = told["error"] if isinstance(told["error"], str) else told["error"]["message"]
+        assert (status, message.startswith("This server does not support embeddings")) == (501, True)
+    assert front.children.granted == []
+
+
+def as_ranker(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give tinyembed out as a model that ranks: no file so small is one."""
+    index = front.services.index
+    listing = index.refresh()
+    ranker = msgspec.structs.replace(index.resolve("tinyembed"), capabilities=("rerank",))
+    models = tuple(ranker if card.name == ranker.name else card for card in listing.models)
+    monkeypatch.setattr(index, "listing", lambda: msgspec.structs.replace(listing, models=models))
+    monkeypatch.setattr(index, "recall", lambda name: ranker if name == "tinyembed" else None)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking"])
+async def test_documents_are_ranked(front: Front, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    as_ranker(front, monkeypatch)
+    status, told = await front.whole(
+        path, model="tinyembed", query="red fox", documents=["a cow", "red fox", "fox"]
+    )
+    assert status == 200
+    assert [row["index"] for row in told["results"]] == [1, 2, 0]
+
+
+async def test_teis_form_finds_the_only_model_that_ranks(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_ranker(front, monkeypatch)
+    status, told = await front.whole("/rerank", query="red fox", texts=["a cow", "red fox"])
+    assert (status, [row["index"] for row in told]) == (200, [1, 0])
+
+
+async def test_without_a_model_that_ranks_the_answer_says_so(front: Front) -> None:
+    status, told = await front.whole("/rerank", query="q", texts=["a"])
+    assert (status, "0 models can rerank" in told["error"]["message"]) == (400, True)
+    status, told = await front.whole("/v1/rerank", model="tinychat", query="q", documents=["a"])
+    assert (status, told["error"]["message"]) == (501, '"tinychat" is no reranking model')
+
+
+def form(**fields: str) -> aiohttp.FormData:
+    data = aiohttp.FormData()
+    for name, value in fields.items():
+        data.add_field(name, value)
+    data.add_field("file", b"RIFFxxxxWAVE", filename="a.wav", content_type="audio/wav")
+    return data
+
+
+async def test_a_transcription_needs_a_model_that_hears(front: Front) -> None:
+    for fields, status, message in (
+        ({"model": "tinychat"}, 400, '"tinychat" does not support audio'),
+        ({}, 400, "model is required"),
+        ({"model": "tinychat", "response_format": "srt"}, 400, "response_format 'srt' is not served"),
+    ):
+        async with front.session.post("/v1/audio/transcriptions", data=form(**fields)) as answer:
+            told = json.loads(await answer.read())["error"]["message"]
+            assert (answer.status, told.startswith(message)) == (status, True), told
+
+
+async def test_a_form_passes_to_a_model_that_hears(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = front.services.index
+    hearing = msgspec.structs.replace(index.resolve("tinychat"), capabilities=("completion", "audio"))
+    monkeypatch.setattr(index, "recall", lambda name: hearing)
+    async with front.session.post("/v1/audio/transcriptions", data=form(model="tinychat")) as answer:
+        # the fake does not hear: its own refusal shows that it was asked
+        assert answer.status == 404
+        assert json.loads(await answer.read())["error"]["message"] == "File Not Found"

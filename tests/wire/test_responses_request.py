@@ -1,0 +1,242 @@
+"""Requests of ``/v1/responses`` as neutral ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamamgr.wire import responses_request
+from llamamgr.wire.errors import DialectError
+from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
+from llamamgr.wire.openai_tools import name_of
+from llamamgr.wire.responses_items import SEAL
+from llamamgr.wire.responses_memory import Memory, Remembered
+from llamamgr.wire.responses_request import ResponseRequest
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "d",
+    "parameters": SCHEMA,
+    "strict": True,
+}
+
+
+def encoded(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "input": "hi", **fields}).encode()
+
+
+def parsed(**fields: Any) -> ResponseRequest:
+    return responses_request.parse(encoded(**fields))
+
+
+def turns(*items: Any) -> tuple[Message, ...]:
+    said = parsed(input=list(items)).chat().messages
+    assert all(isinstance(turn, Message) for turn in said)
+    return said  # type: ignore[return-value]
+
+
+def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
+    said = parsed(instructions="be brief").chat((Message("user", "before"), Message("assistant", "ok")))
+    assert said.messages == (
+        Message("system", "be brief"),
+        Message("user", "before"),
+        Message("assistant", "ok"),
+        Message("user", "hi"),
+    )
+
+
+def test_what_an_assistant_did_in_several_items_is_one_turn() -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'}
+    said = turns(
+        {"role": "developer", "content": "rules"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+        call,
+        {**call, "call_id": "c2"},
+        {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "sun"}]},
+    )
+    calls = (ToolCall("c1", "f", '{"a":1}'), ToolCall("c2", "f", '{"a":1}'))
+    assert said == (
+        Message("system", "rules"),
+        Message("user", "hi"),
+        Message("assistant", "I look.", thinking="hm", tool_calls=calls),
+        Message("tool", "rain", tool_call_id="c1", tool_name="f"),
+        Message("tool", "sun", tool_call_id="c2", tool_name="f"),
+    )
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"content": [{"type": "reasoning_text", "text": "why"}], "summary": []},
+        {"summary": [{"type": "summary_text", "text": "why"}]},
+        {"summary": [], "encrypted_content": SEAL + base64.b64encode(b"why").decode()},
+    ],
+)
+def test_a_thought_comes_back_wherever_the_client_kept_it(item: dict[str, Any]) -> None:
+    (turn,) = turns({"type": "reasoning", "id": "rs_1", **item})
+    assert turn == Message("assistant", thinking="why")
+
+
+@pytest.mark.parametrize("sealed", ["gAAAA", SEAL + "***"])
+def test_thoughts_that_somebody_else_sealed_are_passed_over(sealed: str) -> None:
+    said = turns(
+        {"type": "reasoning", "summary": [], "encrypted_content": sealed}, {"role": "user", "content": "x"}
+    )
+    assert said == (Message("user", "x"),)
+
+
+def test_images_keep_their_place() -> None:
+    parts = [
+        {"type": "input_text", "text": "a"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+        {"type": "input_text", "text": "b"},
+    ]
+    (turn,) = turns({"role": "user", "content": parts})
+    assert turn.parts == (TextPart("a"), MediaPart("AAAA"), TextPart("b"))
+
+
+def test_addresses_are_told_where_fetching_is_allowed_and_then_stand_for_what_was_fetched() -> None:
+    image = {"type": "input_image", "image_url": "https://x.example/a.png"}
+    data = encoded(input=[{"role": "user", "content": [image]}])
+    with pytest.raises(DialectError, match="image URLs are not currently supported"):
+        responses_request.parse(data)
+    (address,) = responses_request.parse(data, fetching=True).addresses
+    again = responses_request.parse(data, fetched={address: "data:image/png;base64,AAAA"})
+    assert again.turns[0].parts == (MediaPart("AAAA"),)
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "word"),
+    [
+        ("auto", ["get_weather", "b"], "auto"),
+        ("none", [], ""),
+        ("required", ["get_weather", "b"], "required"),
+        ({"type": "function", "name": "b"}, ["b"], "required"),
+    ],
+)
+def test_functions_and_the_choice_among_them(choice: Any, names: list[str], word: str) -> None:
+    asked = parsed(
+        tools=[WEATHER, {"type": "function", "name": "b"}, {"type": "web_search"}], tool_choice=choice
+    )
+    assert ([name_of(tool) for tool in asked.tools], asked.tool_choice) == (names, word)
+    assert asked.left_out == ("web_search",)
+    assert [tool["name"] for tool in asked.echo["tools"]] == ["get_weather", "b"]
+
+
+def test_a_function_is_offered_in_the_chat_apis_form() -> None:
+    (tool,) = parsed(tools=[WEATHER]).tools
+    function = {"name": "get_weather", "description": "d", "parameters": SCHEMA}
+    assert json.loads(bytes(tool)) == {"type": "function", "function": function}
+
+
+def test_text_formats() -> None:
+    assert parsed(text={"format": {"type": "text"}}).response_format is None
+    assert parsed(text={"format": {"type": "json_object"}}).response_format == JsonObject()
+    bound = parsed(text={"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}).response_format
+    assert isinstance(bound, JsonSchema)
+    assert json.loads(bytes(bound.schema)) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("effort", "think", "word"), [("none", False, "none"), ("minimal", True, "low"), ("high", True, "high")]
+)
+def test_an_effort_says_whether_to_think(effort: str, think: bool, word: str) -> None:
+    asked = parsed(reasoning={"effort": effort})
+    assert (asked.think, asked.sampling["reasoning_effort"]) == (think, word)
+    assert parsed().think is None
+
+
+def test_limits_and_the_engines_own_fields_pass() -> None:
+    sampling = parsed(max_output_tokens=7, min_p=0.5, temperature=None).sampling
+    assert sampling["max_tokens"] == 7
+    assert set(sampling) == {"max_tokens", "min_p"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"background": True}, "background"),
+        ({"conversation": "c"}, "conversation"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
+        ({"reasoning": {"effort": "banana"}}, "reasoning_effort"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
+        (
+            {"input": [{"type": "function_call", "name": "f", "call_id": "c", "arguments": "{"}]},
+            "input[0].arguments",
+        ),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(DialectError) as refused:
+        parsed(**fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@given(st.binary(max_size=30), st.floats(0, 1))
+def test_mutated_requests_are_read_or_refused(data: bytes, at: float) -> None:
+    good = encoded(
+        input=[
+            {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        ],
+        tools=[WEATHER],
+        tool_choice={"type": "function", "name": "get_weather"},
+        reasoning={"effort": "low", "summary": "auto"},
+        text={"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}},
+    )
+    place = round(at * len(good))
+    try:
+        asked = responses_request.parse(good[:place] + data + good[place + len(data) :])
+    except DialectError as refused:
+        assert refused.status == 400
+    else:
+        assert asked.chat().messages
+
+
+def remembered(size: int) -> Remembered:
+    return Remembered(b"x" * size, (Message("user", "hi"),))
+
+
+def test_memory_forgets_what_was_asked_for_longest_ago() -> None:
+    memory = Memory(most=2)
+    for name in "ab":
+        memory.keep(name, remembered(1))
+    assert memory.recall("a")
+    memory.keep("c", remembered(1))
+    assert (memory.recall("b"), len(memory)) == (None, 2)
+    assert memory.forget("a")
+    assert not memory.forget("a")
+
+
+def test_memory_is_bounded_in_bytes_and_refuses_what_is_too_large_at_all() -> None:
+    memory = Memory(limit=1000)
+    memory.keep("a", remembered(100))
+    memory.keep("b", remembered(500))
+    assert memory.recall("a") is None
+    memory.keep("c", remembered(5000))
+    assert len(memory) == 0
+    memory.keep("d", remembered(100))
+    memory.keep("d", remembered(200))
+    assert len(memory) == 1
