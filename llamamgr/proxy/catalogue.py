@@ -9,13 +9,14 @@ from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
-from llamamgr.core.names import ModelName
+from llamamgr.core.hub import parse_model_name
 from llamamgr.models import details
 from llamamgr.proxy import replies
 from llamamgr.proxy.moments import expiry
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import ChildStatus
 from llamamgr.wire import golang, ollama
+from llamamgr.wire.errors import DialectError
 
 
 async def tags(request: web.Request) -> web.Response:
@@ -28,8 +29,12 @@ async def show(request: web.Request) -> web.Response:
     try:
         card = await services.resolve(asked.model)
     except NotFoundError as error:
+        if asked.model.endswith(("-cloud", ":cloud")):
+            raise DialectError(
+                403, "ollama cloud is disabled: remote model details are unavailable"
+            ) from None
         # here the whole name is told, tag and all
-        name = ModelName.parse(asked.model).short
+        name = parse_model_name(asked.model).short
         raise NotFoundError(f"model '{name}' not found", error.hint) from None
     header = await asyncio.to_thread(services.index.header, card, asked.verbose)
     return _json(details.show_answer(card, header, asked.verbose, asked.system, asked.template))

@@ -81,6 +81,9 @@ class TemplateAnswer:
                     self._begin(is_last)
                 case "thinking":
                     told += self._think(is_last)
+                case "resuming":
+                    self._held = self._held.lstrip()
+                    self._state = "answering" if self._held else "resuming"
                 case "answering":
                     told += self._answer(is_last)
             if self._state == before:
@@ -99,7 +102,7 @@ class TemplateAnswer:
             self._held = self._held.lstrip()
         thought, closing, rest = self._held.partition(self._marks.closing)
         if closing:
-            self._held, self._state, self._has_answered = rest.lstrip(), "answering", False
+            self._held, self._state, self._has_answered = rest, "resuming", False
             return self._told(ThinkingDelta, thought.rstrip())
         # white space may belong to the end of the thought, which is told without it
         kept = len(self._held.rstrip()) if not is_last else len(self._held)
@@ -118,10 +121,15 @@ class TemplateAnswer:
             return self._bare_answer(is_last)
         at = self._held.find(mark)
         if at >= 0:
-            text, self._held, self._state = self._held[:at].rstrip(), self._held[at:], "calling"
+            self._state = "calling"
+        elif is_last:
+            text, self._held = self._held, ""
             return self._told(TextDelta, text)
-        kept = len(self._held) - (0 if is_last else _overlap(self._held, mark))
-        text, self._held = self._held[:kept], self._held[kept:]
+        else:
+            at = len(self._held) - _overlap(self._held, mark)
+        # white space before a call is no part of the answer
+        at = len(self._held[:at].rstrip())
+        text, self._held = self._held[:at], self._held[at:]
         return self._told(TextDelta, text)
 
     def _bare_answer(self, is_last: bool) -> list[Event]:

@@ -223,6 +223,12 @@ async def test_push_and_status_are_clear(front: Front) -> None:
 async def test_a_cloud_model_is_refused_as_such(front: Front) -> None:
     status, answer = await front.whole("/api/chat", model="gpt-oss:120b-cloud", messages=HI)
     assert (status, answer) == (403, {"error": "ollama cloud is disabled: remote model is unavailable"})
+    status, answer = await front.whole("/api/show", model="gpt-oss:cloud")
+    assert (status, "remote model details are unavailable" in answer["error"]) == (403, True)
+    assert await front.whole("/api/show", model="hf:o/r:Q4") == (
+        404,
+        {"error": "model 'hf.co/o/r:Q4' not found"},
+    )
 
 
 @pytest.mark.real

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from llamamgr.wire.gotemplate import TemplateError, compiled
 from llamamgr.wire.gotemplate_render import render
+from llamamgr.wire.gotemplate_syntax import parse
+from llamamgr.wire.gotemplate_values import FUNCTIONS
 from llamamgr.wire.neutral import Message, ToolCall
 
 TALK = (
@@ -230,3 +234,21 @@ def test_any_text_is_rendered_or_refused_and_nothing_else(text: str):
         compiled(text).prompt(TALK)
     except TemplateError as error:
         assert str(error).startswith("template: ")
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded" / "gotemplates.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["template"][:40])
+def test_templates_do_what_gos_own_package_did(case: dict[str, Any]):
+    """Recorded from Go 1.19's ``text/template``, over templates made at random."""
+    try:
+        nodes = parse(case["template"], FUNCTIONS)
+    except TemplateError as error:
+        assert str(error) == case["parse"]
+        return
+    if "exec" in case:
+        with pytest.raises(TemplateError):
+            render(nodes, RECORDED["data"], ("today", "yesterday"))
+        return
+    assert render(nodes, RECORDED["data"], ("today", "yesterday")) == case["text"]
