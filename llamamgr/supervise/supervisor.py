@@ -17,15 +17,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
-
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config, ModelConfig
 from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.host import memory as host_memory
-from llamamgr.host.gpus import gpu_memory
 from llamamgr.plan.events import (
-    HOST,
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
@@ -39,41 +35,29 @@ from llamamgr.plan.events import (
     Limits,
     Placement,
     RefuseRequest,
-    Requested,
     StartChild,
     StopChild,
     TimePassed,
     UnloadForced,
 )
-from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Shape, best_shape
-from llamamgr.plan.placement import placements
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.plan.trial import Trials
 from llamamgr.supervise.child import Child
+from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.launch import prepare
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.refusals import refusal_error, shutting_down
+from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
-from llamamgr.supervise.wishes import Wish, conflicts_of, flag_arguments, identity_of, key_of, merged, stay_of
+from llamamgr.supervise.wishes import Wish, flag_arguments, identity_of, key_of, merged
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED_DEAD = 64
 _SAMPLE_SECONDS = 5.0
 _CUT_SECONDS = 8.0  # a child's stop sequence, and its clients being told
-
-
-class Running(msgspec.Struct):
-    """What the supervisor knows of a child beyond the plan. Times are wall clock seconds."""
-
-    child: Child
-    wish: Wish
-    placement: Placement
-    started: float
-    ready: float = 0.0
-    gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class Supervisor:
@@ -99,8 +83,6 @@ class Supervisor:
         self._state = state
         self._file = ChildrenFile(children_file)
         self._plan = Scheduler({}, _limits(config))
-        self._gpus: dict[str, int] = {}
-        self._card_of = card_of or (lambda name: None)
         self._running: dict[str, Running] = {}
         self._dead: OrderedDict[str, str] = OrderedDict()
         self._grants: dict[int, asyncio.Future[str]] = {}
@@ -112,6 +94,7 @@ class Supervisor:
         self._free = asyncio.Event()
         self._trials = Trials()
         self._measured = Measured(state / "measured.json")
+        self._estimates = Estimates(config, self._measured, card_of)
         self._sampler: asyncio.Task[None] | None = None
         self._slots = SlotStore(
             state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
@@ -213,33 +196,28 @@ class Supervisor:
     ) -> str:
         if self._closing:
             raise shutting_down()
-        wanted = key_of(
-            model, build, options, settings, min(options.context, model.context or options.context)
-        )
+        wanted = self._estimates.key(model, build, options, settings)
         running = self._serving(wanted)
         if running is None:
             flag_arguments(settings, build)  # a wrong flag is told before anything waits
-            if build.card.capability and build.card.capability.devices:
-                self._gpus = await asyncio.to_thread(_free_gpus)
-            self._post(BudgetMeasured(self._budget()))
-        shape = running.wish.shape if running else self._shape(model, build, options, settings)
-        event = Requested(
-            request=request,
-            key=wanted,
-            placements=(running.placement,) if running else self._placements(shape, build, options),
-            slots=shape.parallel,
-            keep_alive=stay_of(self._config, settings, keep_alive),
-            start_key=msgspec.structs.replace(wanted, context=shape.context),
-            priority=settings.priority,
-            conflicts=conflicts_of(model, self._config, self._card_of),
-            reload_seconds=self._reload_seconds(model, build, shape),
-            pinned=settings.pin,
-        )
+            await self._measure_budget(build)
+            wish = self._estimates.wish(model, build, options, settings, self._plan.budget)
+            places = self._estimates.places(wish, self._plan.budget)
+        else:
+            wish = Wish(model, build, running.wish.shape, options, settings)
+            places = (running.placement,)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._grants[request] = future
-        self._wishes[request] = Wish(model, build, shape, options, settings)
-        self._post(event)
+        self._wishes[request] = wish
+        self._post(self._estimates.demand(request, wish, wanted, places, keep_alive))
         return await future
+
+    async def _measure_budget(self, build: Build) -> None:
+        if build.card.capability and build.card.capability.devices:
+            await asyncio.to_thread(self._estimates.look_at_gpus)
+        held = [child.placement for child in self._plan.children.values()]
+        pids = [running.child.pid for running in self._running.values()]
+        self._post(BudgetMeasured(self._estimates.budget(held, pids)))
 
     def _leave(self, request: int) -> None:
         self._grants.pop(request, None)
@@ -260,42 +238,9 @@ class Supervisor:
                 return running
         return None
 
-    def _shape(self, model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig) -> Shape:
-        slots = settings.parallel or self._config.scheduler.parallel
-        budget = sum(self._plan.budget.values())
-        return best_shape(model, options.context, slots, budget, lambda one: self._need(model, build, one))
-
-    def _placements(self, shape: Shape, build: Build, options: LoadOptions) -> tuple[Placement, ...]:
-        capability = build.card.capability
-        mine = {line.partition(":")[0] for line in capability.devices} if capability else set()
-        gpus = {name: size for name, size in self._plan.budget.items() if name in mine}
-        return placements(shape, gpus, on_gpu=options.gpu_layers != 0)
-
-    def _reload_seconds(self, model: ModelCard, build: Build, shape: Shape) -> float:
-        record = self._measured.record(model, build, shape)
-        return record.load_seconds if record else 1.0
-
-    def _need(self, model: ModelCard, build: Build, shape: Shape) -> int:
-        """What such a child took when it ran before (and its prompt cache, which may not have been full), else the estimate."""
-        record = self._measured.record(model, build, shape)
-        return record.memory + shape.prompt_cache_mib * MIB if record else shape.need
-
-    def _budget(self) -> dict[str, int]:
-        """What is free now and what children hold already, less the reserve, by device."""
-        limits = self._config.scheduler
-        held: dict[str, int] = {}
-        for child in self._plan.children.values():
-            for device, size in child.placement.need.items():
-                held[device] = held.get(device, 0) + size
-        budget = {name: free + held.get(name, 0) - limits.gpu_reserve for name, free in self._gpus.items()}
-        if limits.memory:
-            return {**budget, HOST: limits.memory}
-        taken = sum(host_memory.resident(running.child.pid) for running in self._running.values())
-        return {**budget, HOST: host_memory.available() + taken - limits.reserve}
-
     def reconfigure(self, config: Config) -> list[str]:
         """Take a new configuration in. Children that it would start otherwise drain; the others run on. Returns whose they are."""
-        self._config = config
+        self._config = self._estimates.config = config
         self._plan.limits = _limits(config)
         drained = []
         for child_id, running in list(self._running.items()):
@@ -322,31 +267,9 @@ class Supervisor:
 
     def status(self) -> tuple[ChildStatus, ...]:
         """See ``lease.Children.status``."""
-        found = [self._describe(child_id, running) for child_id, running in self._running.items()]
+        now = asyncio.get_running_loop().time()
+        found = [describe(running, self._plan, child_id, now) for child_id, running in self._running.items()]
         return tuple(sorted(found, key=lambda child: -child.expires))
-
-    def _describe(self, child_id: str, running: Running) -> ChildStatus:
-        planned = self._plan.children[child_id]
-        now, wall = asyncio.get_running_loop().time(), time.time()
-        left = planned.keep_alive if planned.leases or planned.state == "loading" else planned.expires - now
-        return ChildStatus(
-            id=child_id,
-            model=running.wish.model,
-            build=running.wish.build.key,
-            build_number=running.wish.build.card.number,
-            state=planned.state,
-            pid=running.child.pid,
-            context=running.wish.shape.context,
-            slots=running.wish.shape.parallel,
-            busy=len(planned.leases),
-            queued=self._plan.queued(planned),
-            memory=host_memory.resident(running.child.pid),
-            memory_gpu=sum(size for device, size in planned.placement.need.items() if device != HOST),
-            devices=planned.placement.devices,
-            pinned=planned.pinned,
-            started=running.started,
-            expires=wall + left,
-        )
 
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         """See ``lease.Children.cause_of_death``."""
@@ -512,12 +435,6 @@ class Supervisor:
             self._dead.popitem(last=False)
 
 
-def _context_wanted(model: ModelCard, options: LoadOptions) -> int:
-    """A request that names no context wants the default one: somebody else's small one would not do."""
-    wanted = options.context or DEFAULT_CONTEXT
-    return min(wanted, model.context) if model.context else wanted
-
-
 def _limits(config: Config) -> Limits:
     limits = config.scheduler
     return Limits(
@@ -527,7 +444,3 @@ def _limits(config: Config) -> Limits:
         patience=limits.patience,
         min_residency=limits.min_residency,
     )
-
-
-def _free_gpus() -> dict[str, int]:
-    return {name: memory.free for name, memory in gpu_memory().items()}

@@ -311,3 +311,13 @@ async def test_models_of_an_exclusive_group_are_not_loaded_together(supervisor, 
                 pass
         await until(lambda: len(owner.status()) == 2)
         assert {child.model.name for child in owner.status()} == {"two:latest", "three:latest"}
+
+
+async def test_a_request_that_names_no_context_is_not_served_by_somebody_elses_small_one(
+    supervisor, fake_build
+):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model(), LoadOptions(context=64)) as small:
+            assert small.context == 64
+        async with owner.acquire(model()) as usual:
+            assert usual.context == 2048
