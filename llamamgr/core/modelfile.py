@@ -210,7 +210,7 @@ def _commands(text: str) -> Iterator[tuple[int, str, str]]:
     lines = text.replace("\r\n", "\n").split("\n")
     at = 0
     while at < len(lines):
-        start, line = at + 1, lines[at].strip()
+        start, line = at + 1, lines[at].lstrip()  # white space at its end may belong to a longer text
         at += 1
         if not line or line.startswith("#"):
             continue
@@ -238,7 +238,7 @@ def _commands(text: str) -> Iterator[tuple[int, str, str]]:
 
 def _split_word(text: str) -> tuple[str, str]:
     parts = text.split(None, 1)
-    return (parts[0], parts[1].strip()) if len(parts) > 1 else (parts[0] if parts else "", "")
+    return (parts[0], parts[1]) if len(parts) > 1 else (parts[0] if parts else "", "")
 
 
 def _unquoted(text: str) -> str | None:
