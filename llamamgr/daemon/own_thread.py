@@ -41,6 +41,7 @@ class OwnThread:
         self._thread: threading.Thread | None = None
         self._leave = asyncio.Event()  # bound to the loop at its first use there
         self._asked: set[asyncio.Task[Any]] = set()
+        self._cut_short: set[asyncio.Task[Any]] = set()
 
     @property
     def is_open(self) -> bool:
@@ -122,7 +123,9 @@ class OwnThread:
         async with self._inside():
             entered.set_result(asyncio.get_running_loop())
             await self._leave.wait()
-            for task in self._asked:
+            # those that their askers have cancelled clean up already, and a second cancellation would stop them at it
+            self._cut_short = {task for task in self._asked if not task.cancelling()}
+            for task in self._cut_short:
                 task.cancel()
             if self._asked:
                 await asyncio.wait(self._asked)
@@ -134,7 +137,7 @@ class OwnThread:
         try:
             return await coroutine
         except asyncio.CancelledError:
-            if self._leave.is_set():
+            if task in self._cut_short:
                 # told as an error: a cancellation would look like the caller's own
                 raise EngineError(
                     "the LlamaServer was closed before the answer was complete", "close it after its last use"

@@ -318,7 +318,7 @@ def test_a_failed_start_tells_code_and_log_and_closing_after_it_returns_promptly
         server.start()
     began = time.monotonic()
     server.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3  # it hung for ever where this comes from
     assert children() == []
 
 
@@ -584,7 +584,7 @@ def test_run_private_answers_without_a_daemon(install_fake, own_home):
     install_fake()
     done = run_private("selftest", "hello", "--verbose", "--no-think")
     assert (done.returncode, done.stdout) == (0, f"{ANSWER}\n")
-    assert done.stderr.startswith("load 0.")
+    assert "answer 7 tokens" in done.stderr
     assert not (own_home / "run").exists()
 
 

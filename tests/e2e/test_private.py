@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,16 @@ pytestmark = pytest.mark.real
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": selftest.TOOL_NAME, "parameters": SCHEMA}}
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The folder of an owner that is killed stays until the next one comes, or here until the test ends."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder must outlive this test
+    monkeypatch.setenv("TMPDIR", str(own_home))
+    monkeypatch.setattr(tempfile, "tempdir", str(own_home))
 
 
 @pytest.fixture
