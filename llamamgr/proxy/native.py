@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -17,10 +18,12 @@ from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import Event, Finished
+from llamamgr.wire.neutral import ChatRequest, Event, Finished
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona, persona_of
 from llamamgr.wire.script import Script, script_of
+
+log = logging.getLogger(__name__)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -123,7 +126,24 @@ class Conversation:
             await self._complete(prompt, lease, self._take)
         else:
             request = ollama.to_chat_request(asked, lease.context, model.capabilities, persona)
-            await relay.generate(lease, engine.chat_call(request), self._take)
+            await self._chat(request, lease)
+
+    async def _chat(self, request: ChatRequest | None, lease: Lease) -> None:
+        """By the engine's chat endpoint. A conversation that is too long loses its oldest turns, unless ``truncate`` is false."""
+        while request is not None:
+            try:
+                return await relay.generate(lease, engine.chat_call(request), self._take)
+            except relay.GenerationFailedError as error:
+                may_cut = isinstance(self._asked, ChatBody) and self._asked.truncate and not self._writer.sent
+                request = ollama.shortened(request, error.failed.message) if may_cut else None
+                if request is None:
+                    raise
+                log.info(
+                    "%s: %d messages are left of a conversation that was too long",
+                    lease.model.name,
+                    len(request.messages),
+                )
+        return None
 
     async def _perform(self, script: Script, lease: Lease) -> None:
         """By a Go template: the prompt is rendered here, and what comes back is read here."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+import msgspec
+
 from llamamgr.core.errors import InvalidNameError
 from llamamgr.core.names import ModelName
 from llamamgr.wire import golang
@@ -10,6 +14,10 @@ from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Think
 from llamamgr.wire.ollama_options import settle
 from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
 from llamamgr.wire.persona import NOBODY, Persona, begin
+
+_SHARE_OF_PROMPT = 0.75  # of the context; the rest is left for the answer
+# the engine's words for a prompt that is longer than a slot's context
+_TOO_LONG = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
 def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
@@ -68,6 +76,31 @@ def to_chat_request(
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
     )
+
+
+def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
+    """Without the oldest messages, as many as the engine's ``refusal`` of a too long prompt tells; None when none can go.
+
+    System messages and the last one stay, as Ollama's ``truncate`` has it.
+    """
+    told = _TOO_LONG.search(refusal)
+    if told is None:
+        return None
+    turns = [message for message in request.messages if isinstance(message, Message)]
+    tokens, room = int(told[1]), int(told[2]) * _SHARE_OF_PROMPT
+    excess = sum(len(turn.content) for turn in turns) * max(0.0, tokens - room) / max(1, tokens)
+    going: set[int] = set()
+    for index, turn in enumerate(turns[:-1]):
+        if turn.role == "system":
+            continue
+        if going and excess <= 0:
+            break
+        going.add(index)
+        excess -= len(turn.content)
+    if not going:
+        return None
+    kept = tuple(turn for index, turn in enumerate(turns) if index not in going)
+    return msgspec.structs.replace(request, messages=kept)
 
 
 def to_prompt_request(

@@ -77,3 +77,23 @@ def test_the_openai_client_chats_streams_calls_tools_and_sees_errors(daemon: Dae
         assert "selftest:latest" in {model.id for model in client.models.list()}
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="nope", messages=ask())  # type: ignore[arg-type]
+
+
+def test_a_long_conversation_goes_on_without_its_oldest_turns_unless_that_is_refused(daemon: Daemon):
+    client = ollama.Client(host=daemon.url)
+    history = [{"role": role, "content": "words " * 60} for _ in range(12) for role in ("user", "assistant")]
+    long = [{"role": "system", "content": "be brief"}, *history, *ask()]
+    assert (
+        client.chat("selftest", long, think=False, options={"num_ctx": 512}).message.content
+        == selftest.ANSWER
+    )
+    body = {
+        "model": "selftest",
+        "messages": long,
+        "options": {"num_ctx": 512},
+        "truncate": False,
+        "stream": False,
+    }
+    with pytest.raises(AssertionError, match=r"400: .*exceeds the available context size"):
+        daemon.post("/api/chat", body)
+    client._client.close()

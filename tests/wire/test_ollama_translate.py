@@ -140,3 +140,22 @@ def test_a_name_that_is_a_path_is_shown_as_it_is() -> None:
     with pytest.raises(DialectError) as refused:
         ollama.check_capabilities(chat(tools=[TOOL]), ("completion",), "./a b.gguf")
     assert refused.value.message == "./a b.gguf does not support tools"
+
+
+def test_a_conversation_that_is_too_long_loses_its_oldest_turns_but_neither_system_nor_the_last():
+    from llamamgr.wire.neutral import ChatRequest
+    from llamamgr.wire.ollama import shortened
+
+    turns = (
+        Message("system", "s" * 10),
+        *(Message("user", str(n) * 100) for n in range(5)),
+        Message("user", "last"),
+    )
+    request = ChatRequest(messages=turns)
+    refusal = "request (300 tokens) exceeds the available context size (200 tokens), try increasing it"
+    kept = shortened(request, refusal)
+    assert kept is not None
+    assert [message.content[:4] for message in kept.messages] == ["ssss", "3333", "4444", "last"]
+    alone = ChatRequest(messages=(turns[0], turns[-1]))
+    assert shortened(alone, refusal) is None
+    assert shortened(request, "something else") is None
