@@ -34,6 +34,8 @@ def nothing_is_left_running() -> Iterator[None]:
     """Every process that a test starts, daemons included, is gone at the end; found by a mark in its environment."""
     name, _, value = _MARK.partition("=")
     os.environ[name] = value
+    # a run in a script's background inherits an ignored Ctrl-C, which would be passed on to every process tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     deadline = time.monotonic() + 3  # for those that are on their way out
     while (
