@@ -73,6 +73,12 @@ def model_file() -> Path:
     return selftest.ensure(Paths.of_environment().cache)
 
 
+def _bare_argv(path: str) -> list[str]:
+    """A llama-server as somebody would start it by hand, on the socket ``path``."""
+    options = ["--host", path, "-np", "4", "-c", "8192", "--no-ui", "--offline"]
+    return [build().tool("llama-server"), "-m", str(model_file()), *options]
+
+
 class Unix(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=30)
@@ -130,19 +136,7 @@ def _cold_through(url: str) -> float:
 def _cold_bare(folder: Path) -> float:
     path = str(folder / "b.sock")
     Path(path).unlink(missing_ok=True)
-    argv = [
-        build().tool("llama-server"),
-        "-m",
-        str(model_file()),
-        "--host",
-        path,
-        "-np",
-        "4",
-        "-c",
-        "8192",
-        "--no-ui",
-        "--offline",
-    ]
+    argv = _bare_argv(path)
     started = time.perf_counter()
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -184,19 +178,7 @@ def proxy() -> None:
 
 async def _proxy(url: str, folder: Path) -> None:
     path = str(folder / "d.sock")
-    argv = [
-        build().tool("llama-server"),
-        "-m",
-        str(model_file()),
-        "--host",
-        path,
-        "-np",
-        "4",
-        "-c",
-        "8192",
-        "--no-ui",
-        "--offline",
-    ]
+    argv = _bare_argv(path)
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         await _until_healthy(path)
@@ -283,19 +265,7 @@ def _bare_stop(folder: Path) -> float:
     """From SIGTERM to the exit of an idle llama-server."""
     path = str(folder / "s.sock")
     Path(path).unlink(missing_ok=True)
-    argv = [
-        build().tool("llama-server"),
-        "-m",
-        str(model_file()),
-        "--host",
-        path,
-        "-np",
-        "4",
-        "-c",
-        "8192",
-        "--no-ui",
-        "--offline",
-    ]
+    argv = _bare_argv(path)
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     asyncio.run(_until_healthy(path))
     started = time.perf_counter()

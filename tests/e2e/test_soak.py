@@ -1,6 +1,6 @@
 """Three models in the room of two, eight clients, a fault every two seconds: every request ends exactly once, nothing leaks.
 
-``LLAMAMGR_SOAK`` in the environment of the test run is its length in seconds; a shortened form runs every time.
+``SOAK_SECONDS`` in the environment of the test run is its length in seconds; a shortened form runs every time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llamamgr.models import selftest
 from tests.e2e.conftest import Daemon, until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
-SECONDS = float(os.environ.get("LLAMAMGR_SOAK_SECONDS") or os.environ.get("SOAK_SECONDS") or 30)
+SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 MODELS = ("selftest", "tinychat", "other")
 CLIENTS = 8
 
