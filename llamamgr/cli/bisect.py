@@ -34,6 +34,12 @@ def bisect(
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
     ] = 0,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", metavar="NAME", help="Build only this program. [--bench: llama-bench; else all]"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the commit of llama.cpp that slowed or broke something, by building and testing ever smaller ranges.
@@ -57,7 +63,9 @@ def bisect(
     spec = _spec(instance, paths)
     extra = tuple(word for text in cmake_args or [] for word in shlex.split(text))
     means = Means(
-        msgspec.structs.replace(spec, arch=arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)), parallel
+        msgspec.structs.replace(spec, arch=arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)),
+        parallel,
+        tuple(target or (["llama-bench"] if measured else [])),
     )
     wanted = Range(_url(repository) or source_url(spec), good, bad)
     with terminate_as_interrupt(), telling() as tell:

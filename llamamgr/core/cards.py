@@ -73,7 +73,8 @@ class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash.
 
     ``cmake_args`` are all that CMake was given for the arch and the instance; ``own_args``, ``gpu_targets`` and ``rpc`` are the
-    instance's wishes that it fulfils. ``fingerprint`` tells a linked build whose program was replaced by whoever owns it.
+    instance's wishes that it fulfils; ``python`` that the conversion scripts are here. ``fingerprint`` tells a linked build whose
+    program was replaced by whoever owns it.
     """
 
     id: str
@@ -86,6 +87,7 @@ class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     own_args: tuple[str, ...] = ()
     gpu_targets: str = ""
     rpc: bool = False
+    python: bool = True
     created: float = 0.0
     seconds: float = 0.0
     size: int = 0

@@ -47,7 +47,7 @@ def download_source(
     Only ``name`` itself is forced to be a source package: what its metadata needs may come as wheels (cmake from source takes
     more than ten minutes). ``SourceUnreachableError`` when the index has none or does not answer.
     """
-    if version and (kept := _kept(name, version, folder)):
+    if version and (kept := kept_source(name, version, folder)):
         return kept
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".download-{os.getpid()}"
@@ -137,7 +137,8 @@ def _unpack(tar: tarfile.TarFile, inside: str, folder: Path) -> int:
     return count
 
 
-def _kept(name: str, version: str, folder: Path) -> Path | None:
+def kept_source(name: str, version: str, folder: Path) -> Path | None:
+    """The source package of just this version in ``folder``, if it was downloaded before."""
     spelled = _normal(name)
     for path in folder.glob(f"*-{version}.tar.gz") if folder.is_dir() else []:
         if _normal(path.name.rpartition("-")[0]) == spelled:

@@ -64,10 +64,14 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class Means(msgspec.Struct, frozen=True):
-    """How each commit is built: as ``spec`` says, with ``jobs`` compilers at once (0 = as the machine allows)."""
+    """How each commit is built: as ``spec`` says, with ``jobs`` compilers at once (0 = as the machine allows).
+
+    Only ``targets`` are built, where there are any: the fewer, the sooner the search is done.
+    """
 
     spec: InstanceSpec
     jobs: int = 0
+    targets: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -306,6 +310,8 @@ class _Search:
                 rpc=False,
                 jobs=self._means.jobs or parallel_jobs(),
                 environment=recipe.build_env,
+                targets=self._means.targets,
+                python=False,
             )
             made = build(tree, order, tools, folder, log, lambda progress: self._advance(commit, progress))
         card = BuildCard(

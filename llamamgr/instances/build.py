@@ -1,9 +1,9 @@
 """Configure, compile, collect: from a tree of sources to a folder that can be moved anywhere.
 
 Programs and libraries find each other by ``$ORIGIN`` run paths that are set at link time, so "install" is moving the wanted files
-of ``build/bin`` into ``bin/`` and ``lib/``: upstream's own install rules would build every target and set no run path (facts:
-llama-server.md §3.3). The conversion scripts are not installed by upstream at all and must stay at the same commit as the binaries:
-they are copied to ``share/``.
+of ``build/bin`` into ``bin/`` and ``lib/``: upstream's own install rules would build every target and set no run path. The
+conversion scripts are not installed by upstream at all and must stay at the same commit as the binaries: they are copied to
+``share/``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,11 +39,13 @@ TARGETS = (
 )
 RPC_TARGETS = ("ggml-rpc-server", "rpc-server")  # the new and the old name of one program
 
-_SHARED = ("convert_*.py", "gguf-py", "conversion", "requirements", "requirements.txt", "LICENSE")
+_LICENCE = ("LICENSE",)
+_SHARED = ("convert_*.py", "gguf-py", "conversion", "requirements", "requirements.txt", *_LICENCE)
 _COUNTER = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _LIBRARY = re.compile(r"lib[\w.+-]+\.(?:so|dylib)(?:\.[\d.]+)?\Z")
 _PLUGIN = re.compile(r"libggml-(?!base\b)[\w.-]+\.(?:so|dylib)\Z")
 _ERROR = re.compile(r"\berror(?: [A-Z]*\d+)?:|\bundefined reference to\b|^CMake Error|^nvcc fatal|^FAILED: ")
+_HEADINGS = ("FAILED: ", "CMake Error")
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _ERROR_LINES = 6
 _NO_ROOM = (
@@ -65,12 +68,18 @@ Report = Callable[[Progress], None]
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to build: ``arguments`` are CMake's for the arch and the user's own (the last one wins), ``jobs`` compilers at once."""
+    """What to build: ``arguments`` are CMake's for the arch and the user's own (the last one wins), ``jobs`` compilers at once.
+
+    ``targets`` are all wanted: the tree must have them. Without any, all of llamamgr's are built that the tree has, the server at
+    least. ``python`` brings the conversion scripts along.
+    """
 
     arguments: tuple[str, ...]
     rpc: bool
     jobs: int
     environment: dict[str, str] = {}
+    targets: tuple[str, ...] = ()
+    python: bool = True
 
 
 class Log:
@@ -107,10 +116,10 @@ class Log:
         return BuildFailedError(f"{what}:\n{shown}", hint)
 
     def _notice(self, text: str) -> None:
-        # "FAILED: target" stands before the compiler's own words, which say more
-        announced = bool(self._error) and self._error[0].startswith("FAILED: ")
-        if _ERROR.search(text) and (not self._error or (announced and not text.startswith("FAILED: "))):
-            self._error = [text]
+        # ninja's and CMake's own headings stand before the compiler's words, which say more
+        announced = bool(self._error) and self._error[0].startswith(_HEADINGS)
+        if _ERROR.search(text) and (not self._error or (announced and not text.startswith(_HEADINGS))):
+            self._error = [text.strip()]
         elif self._error and len(self._error) < _ERROR_LINES and text.strip():
             self._error.append(text)
 
@@ -126,13 +135,13 @@ def build(tree: Tree, order: Order, tools: BuildTools, scratch: Path, log: Log, 
     _run(
         configure_command(tree, order, tools, folder), "configure failed", log, environment, lambda line: None
     )
-    targets = _targets(tools, folder, order.rpc, environment, log)
+    targets = _targets(tools, folder, order, environment, log)
     report(Progress("build", "compiling"))
     command = [tools.ninja, "-C", str(folder), "-j", str(order.jobs), *targets]
     _run(command, "compilation failed", log, environment, lambda line: _count(line, report))
     report(Progress("install", "collecting"))
     made = scratch / "made"
-    collect(folder, tree.folder, made, targets)
+    collect(folder, tree.folder, made, targets, _SHARED if order.python else _LICENCE)
     return made
 
 
@@ -162,8 +171,13 @@ def configure_command(tree: Tree, order: Order, tools: BuildTools, folder: Path)
     return [tools.cmake, "-S", str(tree.folder), "-B", str(folder), "-G", "Ninja", *defines, *order.arguments]
 
 
-def collect(folder: Path, source: Path, made: Path, targets: tuple[str, ...]) -> None:
-    """Move the built ``targets`` and all shared libraries to ``made``; backends loaded at run time go beside the programs."""
+def collect(
+    folder: Path, source: Path, made: Path, targets: tuple[str, ...], shared: tuple[str, ...] = _SHARED
+) -> None:
+    """Move the built ``targets`` and all shared libraries to ``made``; backends loaded at run time go beside the programs.
+
+    What fits a pattern of ``shared`` is copied from the sources.
+    """
     built = folder / "bin"
     plugins = _cache_entry(folder, "GGML_BACKEND_DL") == "ON"
     for name in ("bin", "lib", "share"):
@@ -173,7 +187,7 @@ def collect(folder: Path, source: Path, made: Path, targets: tuple[str, ...]) ->
             path.rename(made / "bin" / path.name)
         elif _LIBRARY.match(path.name):
             path.rename(made / "lib" / path.name)
-    for pattern in _SHARED:
+    for pattern in shared:
         for path in sorted(source.glob(pattern)):
             _copy(path, made / "share" / path.name)
 
@@ -202,31 +216,45 @@ def _count(line: str, report: Report) -> None:
 
 
 def _targets(
-    tools: BuildTools, folder: Path, rpc: bool, environment: Mapping[str, str], log: Log
+    tools: BuildTools, folder: Path, order: Order, environment: Mapping[str, str], log: Log
 ) -> tuple[str, ...]:
-    """Those of the wanted targets that this tree has; only the server is indispensable."""
+    """Those of the wanted targets that this tree has; of those that nobody named only the server is indispensable."""
     outcome = capture(
         [tools.ninja, "-C", str(folder), "-t", "targets", "all"], timeout=120.0, env=environment
     )
     offered = {line.partition(":")[0] for line in outcome.output.splitlines()}
-    if SERVER not in offered:
+    lacking = [target for target in order.targets or (SERVER,) if target not in offered]
+    if lacking:
         raise BuildFailedError(
-            f"these sources have no target {SERVER}", f"choose a newer llama.cpp; the full log is {log.path}"
+            f"these sources have no target {lacking[0]}",
+            f"choose a newer llama.cpp; the full log is {log.path}",
         )
+    if order.targets:
+        return order.targets
     absent = [target for target in TARGETS if target not in offered]
     if absent:
         log.line(f"this tree has no {', '.join(absent)}: built without")
-    servers = [target for target in RPC_TARGETS if target in offered][:1] if rpc else []
+    servers = [target for target in RPC_TARGETS if target in offered][:1] if order.rpc else []
     return tuple(target for target in (*TARGETS, *servers) if target in offered)
 
 
 def _environment(extra: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """English messages, a countable status, and paths below the scratch made relative so that ccache hits in the next one."""
+    """English messages, a countable status, and paths below the scratch made relative so that ccache hits in the next one.
+
+    Upstream compiles its model sources in batches that include them by absolute path, and its assertions name their file: without
+    the prefix map none of the batches, half of the compiler's work, would ever hit.
+    """
     own = {"LC_ALL": "C", "NINJA_STATUS": "[%f/%t] ", "CCACHE_BASEDIR": str(scratch), "CCACHE_NOHASHDIR": "1"}
     own["GIT_CEILING_DIRECTORIES"] = str(
         scratch
     )  # a package's tree is no part of a repository that happens to be around it
-    return laid_over(os.environ, extra) | own
+    whole = laid_over(os.environ, extra) | own
+    if (
+        platform.system() != "Windows"
+    ):  # GCC 8 and clang 10 know it, older ones cannot compile llama.cpp anyway
+        for name in ("CFLAGS", "CXXFLAGS"):
+            whole[name] = f"{whole.get(name, '')} {shlex.quote(f'-fmacro-prefix-map={scratch}=.')}".strip()
+    return whole
 
 
 def _offers(source: Path, option: str) -> bool:

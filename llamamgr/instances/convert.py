@@ -26,7 +26,7 @@ from llamamgr.core.errors import (
 )
 from llamamgr.core.stages import Stage, Tell
 from llamamgr.host.processes import scrubbed_environment, stream_text
-from llamamgr.instances.python_environment import CONVERT, CONVERT_LORA
+from llamamgr.instances.python_environment import CONVERT, CONVERT_LORA, MEND
 
 TYPES = ("auto", "f32", "f16", "bf16", "q8_0", "tq1_0", "tq2_0")
 Kind = Literal["model", "projector", "adapter"]
@@ -128,9 +128,7 @@ def convert(build: Build, python: Path, order: Order, folder: Path, tell: Tell) 
     """
     script = Path(build.root) / "share" / (CONVERT_LORA if order.kind == "adapter" else CONVERT)
     if not script.is_file():
-        raise MissingToolError(
-            f"build {build.card.id} has no {script.name}", "install a newer llama.cpp: llamamgr install"
-        )
+        raise MissingToolError(f"build {build.card.id} has no {script.name}", MEND)
     title = "converting the projector" if order.kind == "projector" else f"converting {order.name}"
     hear = _Ear(title, tell)
     tell(Stage(title))

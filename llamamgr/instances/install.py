@@ -133,7 +133,11 @@ def _ready(job: Job, found: Found) -> Installed | None:
     """What makes building needless: it was built before, or nothing newer is to be had. None when there is something to build."""
     instance = job.workshop.former
     current = instance.current_build if instance else None
-    for build_ in built_before(instance, found, job.spec):
+    before = built_before(instance, found, job.spec)
+    alike = [build_ for build_ in before if _is_as_built_now(build_.card, job)]
+    if before and not alike:
+        job.say(f"{before[0].card.id} is made anew: its recipe, or what is in this machine, is another now")
+    for build_ in alike:
         assert instance is not None
         mark = instance.ledger.mark(build_.card.id) or _failed_before(build_, job)
         if mark is None:
@@ -148,6 +152,11 @@ def _ready(job: Job, found: Found) -> Installed | None:
             )
     is_behind = current is not None and _is_no_newer(found, current.card, job)
     return Installed(current, is_new=False) if current is not None and is_behind else None
+
+
+def _is_as_built_now(card: BuildCard, job: Job) -> bool:
+    """False when CMake would be told other things today: somebody changed the recipe, or put a GPU in."""
+    return not card.cmake_args or card.cmake_args == _order(job).arguments
 
 
 def _failed_before(build_: Build, job: Job) -> Mark | None:
@@ -242,6 +251,7 @@ def _card(job: Job, identity: str, found: Found, made: Path, verdict: Verdict, b
         own_args=job.spec.cmake_args,
         gpu_targets=job.spec.gpu_targets,
         rpc=job.spec.rpc,
+        python=not job.spec.ignore_python,
         created=time.time(),
         seconds=round(time.monotonic() - began, 1),
         size=size_of(made),
@@ -269,6 +279,7 @@ def _order(job: Job) -> Order:
         rpc=job.spec.rpc,
         jobs=job.wish.jobs or parallel_jobs(),
         environment=job.recipe.build_env,
+        python=not job.spec.ignore_python,
     )
 
 

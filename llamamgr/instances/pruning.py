@@ -11,9 +11,12 @@ import msgspec
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import ConflictError
+from llamamgr.host.files import locked
+from llamamgr.host.paths import Paths
 from llamamgr.host.running import processes_in
 from llamamgr.instances.build import size_of
 from llamamgr.instances.ledger import read_ledger, write_ledger
+from llamamgr.instances.sources import archives_of, kept_sources, sources_of
 from llamamgr.instances.store import Instance, Store
 
 IsBusy = Callable[[Build], bool]
@@ -51,6 +54,33 @@ def prune(store: Store, name: str, keep: int, is_busy: IsBusy = lambda build: Fa
         if any(instance.ledger.mark(removed) for removed in ids):
             write_ledger(folder, read_ledger(folder).forgetting(ids))
     return Pruned(name, ids, freed, tuple(build.card.id for build in running))
+
+
+def prune_sources(store: Store, paths: Paths) -> int:
+    """Remove the mirrors and source archives that no instance and no build comes from; the bytes that are free now.
+
+    What another process is just reading stays. All of it can be fetched again.
+    """
+    found, _ = store.instances()
+    used = [i.spec.source for i in found] + [build.card.source for i in found for build in i.builds]
+    wanted = {path for source in used for path in kept_sources(source, paths)}
+    freed = 0
+    for path in [*sources_of(paths).glob("*.git"), *archives_of(paths).glob("*.tar.gz")]:
+        if path not in wanted:
+            freed += _discard_source(path)
+    return freed
+
+
+def _discard_source(path: Path) -> int:
+    aside = path.with_name(f".removed-{path.name}")
+    try:
+        with locked(path.with_suffix(".lock"), f"the source {path.name}"):
+            path.rename(aside)
+    except ConflictError:
+        return 0
+    freed = size_of(aside) if aside.is_dir() else aside.stat().st_size
+    shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+    return freed
 
 
 def uninstall(store: Store, name: str, is_busy: IsBusy = lambda build: False) -> int:

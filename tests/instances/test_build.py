@@ -1,8 +1,10 @@
 """Configure, compile, collect: what CMake is told, what is kept, and what a failure shows."""
 
 import io
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llamamgr.core.cards import Source
@@ -27,11 +29,11 @@ def log(tmp_path):
 def make(sources, log, paths, tmp_path):
     events: list[Progress] = []
 
-    def run(*arguments: str, rpc: bool = False) -> Path:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir()
+    def run(*arguments: str, rpc: bool = False, sources: Tree = sources, **order: object) -> Path:
+        scratch = tmp_path / "a scratch"
+        scratch.mkdir(exist_ok=True)
         tools = build_tools(paths, print, print)
-        return build(sources, Order(arguments, rpc, 2), tools, scratch, log, events.append)
+        return build(sources, Order(arguments, rpc, 2, **order), tools, scratch, log, events.append)
 
     run.events = events
     return run
@@ -59,6 +61,28 @@ def test_backends_that_are_plugins_go_beside_the_programs_which_look_for_them_th
 
 def test_the_rpc_server_is_built_where_asked(make):
     assert (make(rpc=True) / "bin" / "ggml-rpc-server").is_file()
+
+
+def test_assertions_name_files_without_the_folder_they_were_built_in(make, sources, tmp_path):
+    """So the compiler's work is the same wherever it is done, and a cache of it hits."""
+    source = tmp_path / "a scratch" / "source"
+    server = sources.folder / "server.cpp"
+    server.write_text(server.read_text() + '\nextern const char where[] = "where:" __FILE__;\n')
+    shutil.copytree(sources.folder, source)
+    made = make(sources=msgspec.structs.replace(sources, folder=source))
+    assert b"where:./source/server.cpp" in (made / "bin" / "llama-server").read_bytes()
+
+
+def test_where_one_program_is_wanted_the_others_are_not_built(make, log):
+    made = make(targets=("llama-quantize",), python=False)
+    assert [path.name for path in (made / "bin").iterdir()] == ["llama-quantize"]
+    assert "server.cpp" not in log.path.read_text()
+    assert list((made / "share").iterdir()) == []
+
+
+def test_a_wanted_program_that_the_tree_has_not_is_told(make):
+    with pytest.raises(BuildFailedError, match="no target llama-nothing"):
+        make(targets=("llama-nothing",))
 
 
 def test_progress_counts_up_to_the_end(make):
@@ -135,6 +159,20 @@ def test_the_first_error_counts_not_those_that_follow_from_it():
         "b.cpp:1:2: error: second",
     )
     assert "a.cpp:1:2: error: first\n    here\n" in text and "FAILED" not in text
+
+
+def test_what_the_compiler_says_is_shown_instead_of_what_cmake_says_about_it():
+    text = failure_of(
+        "CMake Error at CMakeTestCXXCompiler.cmake:60 (message):",
+        "  The C++ compiler",
+        '    "/usr/bin/c++"',
+        "  is not able to compile a simple test program.",
+        "    FAILED: CMakeFiles/cmTC_1.dir/test.cxx.o",
+        "    cc1plus: error: bad value 'nonsense' for '-march=' switch",
+        "    cc1plus: note: valid arguments are: x86-64",
+        "CMake will not be able to correctly generate this project.",
+    )
+    assert "  cc1plus: error: bad value" in text and "simple test program" not in text
 
 
 def test_without_any_known_word_the_last_lines_are_shown():

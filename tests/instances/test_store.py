@@ -15,12 +15,19 @@ ROOT = Path(__file__).parents[2]
 SOURCE = Source("git", "https://example.com/x", "b1")
 
 
-def publish(store: Store, name: str, build_id: str, *, created: float = 1.0, verified: bool = True) -> Build:
+def publish(store: Store, name: str, build_id: str, **card: object) -> Build:
     with store.changing(name) as workshop:
-        return publish_in(workshop, build_id, created=created, verified=verified)
+        return publish_in(workshop, build_id, **card)
 
 
-def publish_in(workshop: Workshop, build_id: str, *, created: float = 1.0, verified: bool = True) -> Build:
+def publish_in(
+    workshop: Workshop,
+    build_id: str,
+    *,
+    created: float = 1.0,
+    verified: bool = True,
+    source: Source = SOURCE,
+) -> Build:
     made = workshop.scratch / "made"
     (made / "bin").mkdir(parents=True)
     (made / "bin" / "llama-server").write_text(build_id)
@@ -32,12 +39,12 @@ def publish_in(workshop: Workshop, build_id: str, *, created: float = 1.0, verif
         "cpu",
         1,
         "x",
-        SOURCE,
+        source,
         created=created,
         verified=verified,
         capability=capability,
     )
-    return workshop.publish(InstanceSpec(workshop.name, source=SOURCE, created=created), card, made)
+    return workshop.publish(InstanceSpec(workshop.name, source=source, created=created), card, made)
 
 
 def test_what_was_published_is_read_back_whole(store):

@@ -7,6 +7,7 @@ import pytest
 from llamamgr.core.cards import Source
 from llamamgr.core.errors import BuildFailedError, ConflictError, NotFoundError, UsageError, VerifyFailedError
 from llamamgr.instances import switching
+from llamamgr.instances.recipes import users_folder
 from llamamgr.instances.sources import Aim
 from llamamgr.instances.updating import pull, update
 from llamamgr.instances.wishes import Wish
@@ -63,6 +64,22 @@ def test_an_update_builds_what_is_new_and_the_next_one_has_nothing_to_do(
     events.clear()
     assert run_update().outcome == "newest"
     assert all(event.step != "configure" for event in events)
+
+
+def test_an_update_builds_the_same_version_anew_once_its_recipe_says_other_things(
+    run_install, run_update, source, paths, events
+):
+    users_folder(paths).mkdir(parents=True)
+    recipe = users_folder(paths) / "own.toml"
+    recipe.write_text('title = "Own"\npriority = -1\n[cmake]\nA = "1"\n')
+    first = run_install(source=source, arch="own").build.card
+    assert run_update().outcome == "newest"
+    recipe.write_text('title = "Own"\npriority = -1\n[cmake]\nA = "2"\n')
+    done = run_update()
+    assert done.outcome == "built" and done.build.card.id == f"{first.id}.2"
+    assert "-DA=1" in first.cmake_args and "-DA=2" in done.build.card.cmake_args
+    assert any("is made anew" in event.text for event in events)
+    assert run_update().outcome == "newest"
 
 
 def test_a_fixed_version_stays_until_another_is_asked_for(run_install, run_update, source, repository, store):
