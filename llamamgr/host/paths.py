@@ -2,7 +2,7 @@
 
 =========  ==================================================  ===========================
 ``data``   instances, sources, own models                      ``<home>/data``
-``config`` ``config.toml``, own recipes                        ``<home>/config``
+``config`` ``config.toml``, ``keys.toml``, own recipes         ``<home>/config``
 ``cache``  index, downloads, self-test model                   ``<home>/cache``
 ``state``  logs, children file                                 ``<home>/state``
 ``run``    control socket, children's sockets (0700, short)    ``<home>/run`` or a short /tmp name
@@ -51,6 +51,10 @@ class Paths(msgspec.Struct, frozen=True):
     @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.config / "keys.toml"
 
     @property
     def instances(self) -> Path:
