@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("llamamgr.cli.convert:convert", "Make a GGUF of a Hugging Face model or adapter."),
     "bench": ("llamamgr.cli.bench:bench", "Measure builds side by side, and against their past."),
     "bisect": ("llamamgr.cli.bisect:bisect", "Find the commit of llama.cpp that broke or slowed something."),
+    "key": ("llamamgr.cli.key:key", "Make, list or remove API keys of the front."),
     "logs": ("llamamgr.cli.logs:logs", "Show the log of a model's engine, or the daemon's."),
     "daemon": (
         "llamamgr.cli.daemon:daemon",

@@ -32,12 +32,27 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP front. ``host`` is ``address[:port]``; ``origins`` are further allowed Origins; ``body_limit`` is bytes.
 
     ``fetch_media`` allows images to be given by their address; they are fetched by llamamgr, from public addresses only.
+    ``require_key`` asks for an API key on loopback too; ``allow_network_without_key`` asks for none beyond it.
+    ``max_requests`` bounds the requests in flight, ``access_log`` writes a line for each.
     """
 
     host: str = f"127.0.0.1:{DEFAULT_PORT}"
     origins: tuple[str, ...] = ()
     body_limit: Annotated[int, msgspec.Meta(ge=1024)] = 100 * 1024 * 1024
     fetch_media: bool = False
+    require_key: bool = False
+    allow_network_without_key: bool = False
+    max_requests: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    access_log: bool = False
+
+    @property
+    def needs_key(self) -> bool:
+        """True when no request is taken without an API key: where it was asked for, and wherever strangers can connect."""
+        return self.require_key or (self.is_open_to_network and not self.allow_network_without_key)
+
+    @property
+    def is_open_to_network(self) -> bool:
+        return not parse_address(self.host).is_loopback
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,6 +208,16 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can connect. A name other than ``localhost`` may be anybody's."""
+        import ipaddress  # 2 ms that commands which show or ask do without
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
 
 def parse_address(text: str) -> Address:

@@ -10,6 +10,7 @@ import msgspec
 from llamamgr.core.config import Config
 from llamamgr.core.errors import LlamamgrError
 from llamamgr.daemon.builds import CurrentBuilds
+from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.residents import Residents
 from llamamgr.host.paths import Paths
 from llamamgr.host.settings import load_config
@@ -23,7 +24,9 @@ _AT_START_ONLY = ("server", "log_level")
 
 
 class Reloading:
-    """Call it to read ``config.toml`` anew; ``ConfigError`` names file, line or key, and then nothing has changed."""
+    """Call it to read ``config.toml`` and the API keys anew; ``ConfigError`` names file, line or key, and then the configuration
+    has not changed.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Reloading:
         index: Index,
         builds: CurrentBuilds,
         residents: Residents,
+        keys: KeyFile,
     ) -> None:
         self._paths = paths
         self._host = host
@@ -42,9 +46,12 @@ class Reloading:
         self._index = index
         self._builds = builds
         self._residents = residents
+        self._keys = keys
 
     async def __call__(self) -> Reloaded:
         new = await asyncio.to_thread(load_config, self._paths, self._host)
+        await self._keys.reread()
+        check_front(new.server, self._keys.keyring.keys)
         former, self._services.config = self._services.config, new
         self._index.reconfigure(new)
         self._builds.preferred = new.instance

@@ -21,6 +21,7 @@ from llamamgr.core.config import Address, Config, parse_address
 from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.client import Control
+from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.lag import LoopLag
 from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
@@ -33,6 +34,8 @@ from llamamgr.host.settings import load_config
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
 from llamamgr.proxy.control import build_control_app
+from llamamgr.proxy.gate import access
+from llamamgr.proxy.visit import RequestLabel
 from llamamgr.supervise.supervisor import Supervisor
 
 log = logging.getLogger("llamamgr")
@@ -49,11 +52,9 @@ def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
     ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
     """
     config = load_config(paths, host)
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    _log_to_stderr(config)
+    keys = KeyFile(paths)
+    check_front(config.server, keys.keyring.keys)
     ensure(paths.run, private=True)
     ensure(paths.state, private=True)
     ensure(paths.state / "engine-config")
@@ -66,7 +67,16 @@ def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
         )
     place = locked(daemon_lock(paths), "the daemon's place", wait=_HANDOVER_SECONDS)
     with place, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, paths, host, announce))
+        runner.run(_serve(config, paths, host, keys, announce))
+
+
+def _log_to_stderr(config: Config) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RequestLabel())
+    form = "%(asctime)s %(levelname)s %(name)s: %(request)s%(message)s"
+    logging.basicConfig(level=config.log_level.upper(), format=form, handlers=[handler])
+    if config.server.access_log:
+        access.setLevel(logging.INFO)  # it was asked for by name, whatever the level of the rest
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -78,7 +88,9 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[str], None]) -> None:
+async def _serve(
+    config: Config, paths: Paths, host: str, keys: KeyFile, announce: Callable[[str], None]
+) -> None:
     stop = asyncio.Event()
     index = Index(paths, config)
     builds = CurrentBuilds(paths, config.instance)
@@ -103,8 +115,10 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
             reload=lambda: reloading(),
             lag=lag.percentile,
             quantize=quantizer_of(builds, paths.data / "locks"),
+            keyring=keys.keyring,
+            reload_keys=keys.reread,
         )
-        reloading = Reloading(paths, host, services, supervisor, index, builds, residents)
+        reloading = Reloading(paths, host, services, supervisor, index, builds, residents, keys)
         async with (
             _front(services, parse_address(config.server.host)) as address,
             _control(services, paths.control_socket),
@@ -115,7 +129,7 @@ async def _serve(config: Config, paths: Paths, host: str, announce: Callable[[st
                 services.url = address.url
                 announce(address.url)
                 await asyncio.to_thread(index.refresh)
-                companions = [tasks.create_task(residents.run()), tasks.create_task(lag.run())]
+                companions = [tasks.create_task(work) for work in (residents.run(), lag.run(), keys.watch())]
                 await stop.wait()
                 for companion in companions:
                     companion.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from aiohttp import web
 
 from llamamgr.proxy import catalogue, gate, models, native, replies
@@ -15,9 +17,13 @@ def build_app(services: Services) -> web.Application:
     """The application for the public address. Its runner must have ``handler_cancellation`` on: a client that leaves ends its
     generation.
     """
+    server = services.config.server
     app = web.Application(
-        middlewares=[gate.answering(hints=False), gate.admit],
-        client_max_size=services.config.server.body_limit,
+        middlewares=[
+            gate.answering(hints=False, noted=logging.INFO if server.access_log else logging.DEBUG),
+            gate.admit,
+        ],
+        client_max_size=server.body_limit,
     )
     app[SERVICES] = services
     gate.guard(app)

@@ -43,7 +43,11 @@ async def show(request: web.Request) -> web.Response:
 async def running(request: web.Request) -> web.Response:
     services = services_of(request)
     now = services.clock()
-    children = [child for child in services.children.status() if child.state != "stopping"]
+    children = [
+        child
+        for child in services.children.status()
+        if child.state != "stopping" and services.shows(child.model.name)
+    ]
     return _json({"models": [_running(child, now) for child in children]})
 
 
@@ -64,7 +68,7 @@ def _running(child: ChildStatus, now: int) -> dict[str, Any]:
 async def _cards(services: Services) -> tuple[ModelCard, ...]:
     """Latest first, as Ollama lists them."""
     listing = await asyncio.to_thread(services.index.refresh)
-    return tuple(sorted(listing.models, key=lambda card: -card.modified))
+    return tuple(sorted(services.visible(listing.models), key=lambda card: -card.modified))
 
 
 def _json(value: Any) -> web.Response:

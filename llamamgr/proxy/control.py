@@ -40,6 +40,7 @@ def build_control_app(services: Services) -> web.Application:
     app.router.add_route("GET", "/control/ps", ps)
     app.router.add_route("POST", "/control/stop-model", stop_model)
     app.router.add_route("POST", "/control/reload", reload)
+    app.router.add_route("POST", "/control/keys", reload_keys)
     app.router.add_route("POST", "/control/shutdown", shutdown)
     return app
 
@@ -77,6 +78,12 @@ async def stop_model(request: web.Request) -> web.Response:
 async def reload(request: web.Request) -> web.Response:
     """Read the configuration anew: ``Reloaded``, or 400 with file and key when it is wrong."""
     return _json(await services_of(request).reload())
+
+
+async def reload_keys(request: web.Request) -> web.Response:
+    """Read the API keys anew: ``{"keys": how many}``, or 400 with file and key when one is wrong."""
+    reread = services_of(request).reload_keys
+    return _json({"keys": await reread() if reread is not None else 0})
 
 
 async def shutdown(request: web.Request) -> web.Response:

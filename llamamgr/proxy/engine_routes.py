@@ -18,7 +18,7 @@ from llamamgr.proxy import replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
 from llamamgr.proxy.replies import Told
-from llamamgr.proxy.services import Services, services_of
+from llamamgr.proxy.services import OutOfScopeError, Services, services_of
 from llamamgr.proxy.upstream import open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
@@ -183,23 +183,31 @@ def _last_words(told: Told) -> bytes:
 
 
 async def _only(services: Services) -> ModelCard:
-    loaded = {child.model.name: child.model for child in services.children.status() if child.state == "ready"}
+    ready = [child.model for child in services.children.status() if child.state == "ready"]
+    loaded = {card.name: card for card in services.visible(ready)}
     if len(loaded) != 1:
         raise DialectError(
             400,
             f"model is required, in the body or as ?model=: {len(loaded)} models are loaded",
             param="model",
         )
-    return next(iter(loaded.values()))
+    [card] = loaded.values()
+    services.claim(card.name)
+    return card
 
 
 async def _split(services: Services, path: str) -> tuple[ModelCard, str]:
     """The model that a path starts with, whose name may have slashes of its own, and the rest of the path."""
     segments = path.split("/")
+    refusal: OutOfScopeError | None = None
     for count in range(min(len(segments), 5), 0, -1):
         name = unquote("/".join(segments[:count]))
         try:
             return await services.resolve(name), "/".join(segments[count:])
+        except OutOfScopeError as error:
+            refusal = error
         except (NotFoundError, InvalidNameError):
-            continue
-    raise NotFoundError(f"model '{unquote(segments[0])}' not found", "`llamamgr list` shows what there is")
+            refusal = None
+    raise refusal or NotFoundError(
+        f"model '{unquote(segments[0])}' not found", "`llamamgr list` shows what there is"
+    )

@@ -1,22 +1,36 @@
-"""What stands before every handler: who may ask, request ids, and errors turned into answers.
+"""What stands before every handler: who may ask, how many at once, request ids, and errors turned into answers.
 
 Origin and Host are checked as Ollama does (facts: Ollama §1.1): an Origin that is not local is refused, and on a loopback
 address so is a Host that is neither local nor an address, which stops DNS rebinding. Both refusals are 403 without a body.
+
+A key is taken from ``Authorization: Bearer``, ``x-api-key`` or ``api-key``. Where one is needed, only ``/`` and ``/health`` are
+answered without. Where none is, one that is not known counts as none, since clients send dummies; one that is known holds its
+owner to its limits. All of this is decided before a body is read; which model it is about, the handlers know (``Services``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
+import logging
 import re
 import secrets
+import time
 
 from aiohttp import http_exceptions, web
 from aiohttp.typedefs import Handler, Middleware
 
-from llamamgr.core.config import Config, parse_address
+from llamamgr.core.config import Config
+from llamamgr.core.errors import BusyError
+from llamamgr.core.keys import Key
 from llamamgr.proxy import replies
+from llamamgr.proxy.keyring import Keyring
 from llamamgr.proxy.services import SERVICES
+from llamamgr.proxy.visit import Visit, begun, current
+from llamamgr.wire.errors import DialectError
+
+access = logging.getLogger("llamamgr.access")
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - names a browser may have used, nothing is bound to them
 LOCAL_ORIGINS = (
@@ -30,6 +44,9 @@ LOCAL_ORIGINS = (
 )
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_FREE = frozenset({"/", "/health"})  # what whoever connects may ask, however busy it is
+_SOON = 1  # seconds after which another request may have ended
+_CLIENT_LEFT = 499  # a status for the log alone
 _METHOD_ORDER = ("HEAD", "GET", "POST", "PUT", "DELETE")
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
@@ -37,23 +54,28 @@ _PREFLIGHT = {
         "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
         "X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
         "X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
-        "X-Stainless-Runtime-Version,X-Stainless-Timeout"
+        "X-Stainless-Runtime-Version,X-Stainless-Timeout,X-Api-Key,Api-Key,Anthropic-Version,Anthropic-Beta,"
+        "Anthropic-Dangerous-Direct-Browser-Access"
     ),
     "Access-Control-Max-Age": "43200",
 }
 
 
 class Doorkeeper:
-    """Decides who may ask, from a configuration."""
+    """Decides who may ask, from a configuration and the API keys. ``within`` counts the requests in flight."""
 
-    def __init__(self, config: Config, hostname: str) -> None:
+    def __init__(self, config: Config, hostname: str, keyring: Keyring | None = None) -> None:
+        self.keyring = keyring if keyring is not None else Keyring()
+        self.needs_key = config.server.needs_key
+        self.most = config.server.max_requests
+        self.within = 0
         patterns = [*LOCAL_ORIGINS, *config.server.origins]
         self._any_origin = "*" in patterns
         self._origins = re.compile(
             "|".join(re.escape(p).replace(r"\*", ".*") for p in patterns), re.IGNORECASE
         )
         self._hostname = hostname.lower()
-        self._check_host = _is_loopback(parse_address(config.server.host).host)
+        self._check_host = not config.server.is_open_to_network
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """True for an origin that is local, configured, or this very server."""
@@ -70,8 +92,41 @@ class Doorkeeper:
             return address.is_loopback or address.is_private or address.is_unspecified
         return host in ("", "localhost", self._hostname) or host.endswith(_LOCAL_SUFFIXES)
 
+    def key_of(self, request: web.Request) -> Key | None:
+        """Whose key a request came with, None for nobody's; ``DialectError`` 401 or 403 when it may not ask this."""
+        presented = _secrets(request)
+        key = self.keyring.owner(presented)
+        if key is None:
+            if self.needs_key:
+                raise DialectError(401, _UNKNOWN_KEY if presented else _NO_KEY, code="invalid_api_key")
+            return None
+        if self.keyring.has_expired(key):
+            raise DialectError(401, f"the API key {key.name!r} has expired", code="invalid_api_key")
+        if not key.may_reach(_route(request), request.path):
+            message = f"the API key {key.name!r} is not for {request.method} {request.path}"
+            raise DialectError(403, message, code="endpoint_not_allowed")
+        return key
+
     def allow_origin_header(self, origin: str) -> str:
         return "*" if self._any_origin else origin
+
+
+_NO_KEY = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
+_UNKNOWN_KEY = "this API key is not known"
+
+
+def _secrets(request: web.Request) -> list[str]:
+    """What may be a key in a request's headers."""
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    given = [bearer if scheme.lower() == "bearer" else ""]
+    given += [request.headers.get(name, "") for name in ("X-Api-Key", "Api-Key")]
+    return [secret.strip() for secret in given if secret.strip()]
+
+
+def _route(request: web.Request) -> str:
+    """The route that the router found, "" for none: what is allowed must be decided on what will be done."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -79,11 +134,6 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return address.is_loopback if address else host.lower() == "localhost"
 
 
 def _host_of(header: str) -> str:
@@ -97,7 +147,7 @@ DOORKEEPER = web.AppKey("doorkeeper", Doorkeeper)
 
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse strangers, answer preflights."""
+    """Refuse strangers and crowds, answer preflights."""
     keeper = request.app[DOORKEEPER]
     origin = request.headers.get("Origin", "")
     if origin and not keeper.allows_origin(origin, request.headers.get("Host", "")):
@@ -106,7 +156,19 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.Response(status=204, headers=_PREFLIGHT | _allow(request))
     if not keeper.allows_host(request.headers.get("Host", "")):
         return web.Response(status=403)
-    return await handler(request)
+    if request.path in _FREE:
+        return await handler(request)
+    keeper.within += 1
+    try:
+        if keeper.within > keeper.most:
+            raise BusyError(f"server busy: {keeper.most} requests are in flight", "", _SOON)
+        if keeper.keyring.is_empty and not keeper.needs_key:
+            return await handler(request)
+        key = current().key = keeper.key_of(request)
+        with keeper.keyring.counted(key) if key is not None else contextlib.nullcontext():
+            return await handler(request)
+    finally:
+        keeper.within -= 1
 
 
 def _allow(request: web.Request) -> dict[str, str]:
@@ -119,11 +181,13 @@ def _methods(problem: web.HTTPMethodNotAllowed) -> str:
     return ", ".join(sorted(problem.allowed_methods, key=_METHOD_ORDER.index))
 
 
-def answering(*, hints: bool) -> Middleware:
-    """Middleware that turns every failure into an answer in the dialect of its path; ``hints`` shows hints of client errors too."""
+def answering(*, hints: bool, noted: int = logging.DEBUG) -> Middleware:
+    """Middleware that turns every failure into an answer in the dialect of its path; ``hints`` shows hints of client errors too.
 
-    @web.middleware
-    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    A line of the access log is written at level ``noted``.
+    """
+
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except asyncio.CancelledError:
@@ -141,23 +205,66 @@ def answering(*, hints: bool) -> Middleware:
         except Exception as error:
             return replies.refusal(request, replies.tell(request, error, hints=hints))
 
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        with begun(Visit(_id_of(request))) as visit:
+            if not access.isEnabledFor(noted):
+                return _labelled(await answered(request, handler), visit)
+            status, since = _CLIENT_LEFT, time.monotonic()
+            try:
+                response = await answered(request, handler)
+                status = response.status
+                return _labelled(response, visit)
+            finally:
+                _note(noted, request, visit, status, time.monotonic() - since)
+
     return answer
+
+
+def _labelled(response: web.StreamResponse, visit: Visit) -> web.StreamResponse:
+    if not response.prepared:
+        response.headers["X-Request-Id"] = visit.id
+    return response
+
+
+def _note(level: int, request: web.Request, visit: Visit, status: int, seconds: float) -> None:
+    """One line of the access log: no header, no query, no word of what was asked."""
+    path, key = request.rel_url.raw_path, visit.key.name if visit.key else "-"
+    access.log(
+        level,
+        "%s %s %d %.1f ms key=%s model=%s",
+        request.method,
+        path,
+        status,
+        seconds * 1000,
+        key,
+        visit.model or "-",
+    )
+
+
+def _id_of(request: web.Request) -> str:
+    given = request.headers.get("X-Request-Id", "")
+    return given if _REQUEST_ID.match(given) else secrets.token_hex(8)
 
 
 async def complete_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal before any head is sent: request id, server name, and the origin that may read the answer."""
     headers = response.headers
     headers["Server"] = "llamamgr"
-    given = request.headers.get("X-Request-Id", "")
-    headers["X-Request-Id"] = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+    if "X-Request-Id" not in headers:
+        headers["X-Request-Id"] = current().id  # a stream, begun while its request is being answered
     origin = request.headers.get("Origin", "")
-    if origin and response.status != 403:
+    if origin and (response.status != 403 or _is_welcome(request, origin)):
         headers["Access-Control-Allow-Origin"] = request.app[DOORKEEPER].allow_origin_header(origin)
         headers["Vary"] = "Origin"
+
+
+def _is_welcome(request: web.Request, origin: str) -> bool:
+    return request.app[DOORKEEPER].allows_origin(origin, request.headers.get("Host", ""))
 
 
 def guard(app: web.Application) -> None:
     """Put doorkeeper and header signal on ``app``, which holds ``SERVICES`` already."""
     services = app[SERVICES]
-    app[DOORKEEPER] = Doorkeeper(services.config, services.hostname)
+    app[DOORKEEPER] = Doorkeeper(services.config, services.hostname, services.keyring)
     app.on_response_prepare.append(complete_headers)

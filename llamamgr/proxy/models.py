@@ -10,7 +10,6 @@ from contextlib import aclosing
 import msgspec
 from aiohttp import web
 
-from llamamgr.core import hub
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.digests import parse_digest
 from llamamgr.core.errors import InvalidNameError, LlamamgrError, NotFoundError, UsageError
@@ -60,6 +59,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     name = ModelName.parse(asked.model)
     ollama_models.require_origin(asked)
     services = services_of(request)
+    services.claim(name.short)
     return await _tell(request, services, _created(services, name, asked), stream=asked.stream)
 
 
@@ -73,6 +73,7 @@ async def copy(request: web.Request) -> web.Response:
         card = await services.resolve(asked.source)
     except NotFoundError as error:
         raise NotFoundError(f'model "{asked.source}" not found', error.hint) from None
+    services.claim(ModelName.parse(asked.destination).short)
     await asyncio.to_thread(making.copy, services.index.store, card, ModelName.parse(asked.destination))
     await asyncio.to_thread(services.index.refresh)
     return web.Response()
@@ -115,8 +116,8 @@ async def receive_blob(request: web.Request) -> web.Response:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     asked = ollama_models.parse_transfer(await request.read(), "PullRequest")
-    hub.parse_model_name(asked.model)
     services = services_of(request)
+    services.claim(asked.model)
     statuses = services.transfers.pull(Wish(asked.model, asked.insecure))
     return await _tell(request, services, statuses, stream=asked.stream)
 
@@ -125,7 +126,7 @@ async def push(request: web.Request) -> web.Response:
     asked = ollama_models.parse_transfer(await request.read(), "PushRequest")
     if not asked.model:
         raise DialectError(400, "model is required")
-    ModelName.parse(asked.model)
+    services_of(request).claim(asked.model)
     raise DialectError(
         501, "models are not pushed from here: upload the files with the tools of the registry"
     )

@@ -52,10 +52,13 @@ async def _answer(
         if not asked.is_load:
             conversation = Conversation(request, kind, asked, model, persona, since)
             return await conversation.run(services, want)
-        async with services.children.acquire(model, want.options, keep_alive=want.keep_alive):
-            pass
+        await relay.with_lease(services.children, want, lambda: False, _nothing)
     created = Stamps(services.clock)()
     return replies.native(ollama.load_answer(kind, asked.model, created, unload=asked.is_unload))
+
+
+async def _nothing(lease: Lease) -> None:
+    """What a load does with its lease."""
 
 
 async def _model(services: Services, name: str) -> ModelCard:

@@ -23,7 +23,7 @@ async def models(request: web.Request) -> web.Response:
     """The list of models, in Anthropic's form for a client that sends ``anthropic-version``."""
     services = services_of(request)
     listing = await asyncio.to_thread(services.index.refresh)
-    cards = sorted(listing.models, key=lambda card: -card.modified)
+    cards = sorted(services.visible(listing.models), key=lambda card: -card.modified)
     if replies.dialect_of(request) == "anthropic":
         return _anthropic_list(request, cards)
     loaded = _loaded(services)

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from llamamgr.core.cards import ModelCard
+from llamamgr.proxy import visit
 from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
 from llamamgr.wire.engine import EngineCall, error_of
@@ -53,7 +54,10 @@ async def with_lease(
     ``GenerationFailedError`` tells a loss that could not be mended; errors of ``acquire`` and of ``use`` pass.
     """
     for retry in (True, False):
-        async with children.acquire(want.model, want.options, keep_alive=want.keep_alive) as lease:
+        lease_of = children.acquire(
+            want.model, want.options, keep_alive=want.keep_alive, priority=visit.priority()
+        )
+        async with lease_of as lease:
             try:
                 await use(lease)
             except UpstreamLostError as lost:

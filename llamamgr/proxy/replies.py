@@ -63,16 +63,21 @@ def tell(request: web.Request, error: Exception, *, hints: bool = False) -> Told
     """
     told = _foreseen(error, hints)
     if told is None:
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        log.error("%s %s failed", request.method, _path(request), exc_info=error)
         return INTERNAL
     if told.status >= 500:
-        log.warning("%s %s: %d, %s", request.method, request.path, told.status, told.message)
+        log.warning("%s %s: %d, %s", request.method, _path(request), told.status, told.message)
     return told
+
+
+def _path(request: web.Request) -> str:
+    """As it was sent, so that an escaped line end cannot write a log line of its own."""
+    return request.rel_url.raw_path
 
 
 def _foreseen(error: Exception, hints: bool) -> Told | None:
     if isinstance(error, DialectError):
-        return Told(error.status, error.message, param=error.param, code=error.code)
+        return Told(error.status, error.message, error.retry_after, error.param, error.code)
     if isinstance(error, GenerationFailedError):
         return Told(error.failed.status, error.failed.message, code=_CODES.get(error.failed.type))
     if isinstance(error, LlamamgrError):
@@ -95,6 +100,8 @@ def dialect_of(request: web.Request) -> Dialect:
 def refusal(request: web.Request, told: Told) -> web.Response:
     """An error in the dialect of the request."""
     headers = {"Retry-After": str(told.retry_after)} if told.retry_after else {}
+    if told.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     match dialect_of(request):
         case "anthropic":
             id = _anthropic_id()  # noqa: A001 - the field's name

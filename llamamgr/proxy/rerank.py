@@ -41,7 +41,8 @@ async def rerank(request: web.Request) -> web.Response:
 async def _only(services: Services) -> ModelCard:
     """TEI's form names no model, which is clear as long as there is one that can rerank."""
     listing = await asyncio.to_thread(services.index.listing)
-    models = [card for card in listing.models if CAPABILITY in card.capabilities]
+    models = [card for card in services.visible(listing.models) if CAPABILITY in card.capabilities]
     if len(models) != 1:
         raise DialectError(400, f"model is required: {len(models)} models can rerank", param="model")
+    services.claim(models[0].name)
     return models[0]

@@ -14,6 +14,7 @@ from llamamgr.proxy.passage import check_chat
 from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
+from llamamgr.proxy.visit import owner
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine, responses_request
@@ -34,7 +35,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         asked = responses_request.parse(body, fetched=await enclosures(asked.addresses))
     before: tuple[Message, ...] = ()
     if asked.previous:
-        known = services.answers.recall(asked.previous)
+        known = services.answers.recall(asked.previous, owner())
         if known is None:
             raise DialectError(
                 400,
@@ -49,7 +50,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def retrieve(request: web.Request) -> web.Response:
-    known = services_of(request).answers.recall(request.match_info["id"])
+    known = services_of(request).answers.recall(request.match_info["id"], owner())
     if known is None:
         raise _unknown(request)
     return replies.v1(known.response)
@@ -57,7 +58,8 @@ async def retrieve(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     id = request.match_info["id"]  # noqa: A001 - the field's name
-    if not services_of(request).answers.forget(id):
+    answers = services_of(request).answers
+    if answers.recall(id, owner()) is None or not answers.forget(id):
         raise _unknown(request)
     return replies.v1(b'{"id":"%s","object":"response","deleted":true}' % id.encode())
 
@@ -108,7 +110,7 @@ class Conversation:
         await relay.generate(lease, engine.chat_call(chat), take)
         if self._asked.store:
             turns = (*self._before, *self._asked.turns, renderer.message)
-            self._services.answers.keep(self._id, Remembered(renderer.whole(), turns))
+            self._services.answers.keep(self._id, Remembered(renderer.whole(), turns, owner()))
 
 
 def _fresh() -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config
+from llamamgr.core.errors import NotFoundError
+from llamamgr.core.hub import parse_model_name
 from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
+from llamamgr.proxy.keyring import Keyring
 from llamamgr.proxy.transfers import Transfers
+from llamamgr.proxy.visit import current
 from llamamgr.supervise.lease import Children
+from llamamgr.wire.errors import DialectError
 from llamamgr.wire.responses_memory import Memory
 
 
@@ -26,13 +31,23 @@ class Reloaded(msgspec.Struct, frozen=True):
     needs_restart: tuple[str, ...] = ()
 
 
+class OutOfScopeError(DialectError):
+    """The visitor's key is not for this model, whether there is one of that name or not: who may not use it is not told."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            403, f'this API key may not use the model "{name}"', param="model", code="model_not_allowed"
+        )
+
+
 class Services(msgspec.Struct):
     """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon,
     ``reload`` reads its configuration anew (``ConfigError``: nothing changed).
 
     ``url`` is where the front listens, once it does.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
-    from. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
+    from. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns ``/health`` to 503.
+    ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
     """
 
     children: Children
@@ -50,11 +65,40 @@ class Services(msgspec.Struct):
     answers: Memory = msgspec.field(default_factory=Memory)
     transfers: Transfers = msgspec.field(default_factory=Transfers)
     quantize: Quantizer | None = None
+    keyring: Keyring = msgspec.field(default_factory=Keyring)
+    reload_keys: Callable[[], Awaitable[int]] | None = None
 
     async def resolve(self, name: str) -> ModelCard:
-        """The model of that name; off the loop when the disk must be looked at. Errors as ``Index.resolve``."""
-        known = self.index.recall(name)
-        return known if known is not None else await asyncio.to_thread(self.index.resolve, name)
+        """The model of that name, for the request that is being answered; off the loop when the disk must be looked at.
+
+        Errors as ``Index.resolve``, and ``OutOfScopeError`` when the visitor's key is not for it.
+        """
+        try:
+            known = self.index.recall(name)
+            card = known if known is not None else await asyncio.to_thread(self.index.resolve, name)
+        except NotFoundError:
+            self.claim(name)
+            raise
+        self._claim(card.name, name)
+        return card
+
+    def claim(self, name: str) -> None:
+        """The request being answered is for a model of that name, which need not be there. Errors as ``resolve``."""
+        self._claim(parse_model_name(name).short, name)
+
+    def shows(self, model: str) -> bool:
+        """True when the visitor may know of the model called ``model`` (with its tag)."""
+        key = current().key
+        return key is None or not key.models or key.may_use(model, self.config.aliases)
+
+    def visible(self, cards: Iterable[ModelCard]) -> list[ModelCard]:
+        """Those of ``cards`` that the visitor may know of."""
+        return [card for card in cards if self.shows(card.name)]
+
+    def _claim(self, model: str, asked: str) -> None:
+        if not self.shows(model):
+            raise OutOfScopeError(asked)
+        current().model = model
 
 
 SERVICES = web.AppKey("services", Services)

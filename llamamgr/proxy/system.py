@@ -25,13 +25,14 @@ class Status(msgspec.Struct, frozen=True):
 async def status(request: web.Request) -> web.Response:
     services = services_of(request)
     children = services.children.status()
+    default = services.config.default_model
     told = Status(
         version=services.version,
         uptime_secs=max(0, int(services.clock() / 1e9 - services.started)),
         models_loaded=sum(child.state == "ready" for child in children),
         requests_active=sum(child.busy for child in children),
         http_endpoint=parse_address(services.config.server.host).url,
-        default_model=services.config.default_model or None,
+        default_model=default if default and services.shows(default) else None,
         status="stopping" if services.stopping else "running",
     )
     return replies.native(msgspec.json.encode(told))

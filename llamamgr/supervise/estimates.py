@@ -57,9 +57,15 @@ class Estimates:
         return Wish(model, build, shape, options, settings)
 
     def demand(
-        self, request: int, wish: Wish, key: ChildKey, places: tuple[Placement, ...], keep_alive: float | None
+        self,
+        request: int,
+        wish: Wish,
+        key: ChildKey,
+        places: tuple[Placement, ...],
+        keep_alive: float | None,
+        priority: int = 0,
     ) -> Requested:
-        """The event for the plan. ``places`` are where the child lives or may live."""
+        """The event for the plan. ``places`` are where the child lives or may live; ``priority`` is the request's own."""
         record = self._measured.record(wish.model, wish.build, wish.shape)
         return Requested(
             request=request,
@@ -68,7 +74,7 @@ class Estimates:
             slots=wish.shape.parallel,
             keep_alive=stay_of(self.config, wish.settings, keep_alive),
             start_key=msgspec.structs.replace(key, context=max(key.context, wish.shape.context)),
-            priority=wish.settings.priority,
+            priority=wish.settings.priority + priority,
             conflicts=conflicts_of(wish.model, self.config, self._card_of),
             reload_seconds=record.load_seconds if record else 1.0,
             pinned=wish.settings.pin,

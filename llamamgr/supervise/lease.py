@@ -101,9 +101,15 @@ class Children(Protocol):
     """The supervisor as the proxy sees it."""
 
     def acquire(
-        self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
+        self,
+        model: ModelCard,
+        options: LoadOptions = NO_WISHES,
+        *,
+        keep_alive: float | None = None,
+        priority: int = 0,
     ) -> AbstractAsyncContextManager[Lease]:
-        """Wait for a ready child of ``model`` and hold it. ``keep_alive`` is seconds it stays after this request (None = default).
+        """Wait for a ready child of ``model`` and hold it. ``keep_alive`` is seconds it stays after this request (None = default),
+        ``priority`` counts beside the model's own.
 
         Raises ``BusyError`` (queue full or wait too long), ``EngineError`` (load failed: exit code and log tail),
         ``MissingToolError`` (no build installed), ``DeadlineError`` (load too slow).

@@ -144,13 +144,18 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def acquire(
-        self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
+        self,
+        model: ModelCard,
+        options: LoadOptions = NO_WISHES,
+        *,
+        keep_alive: float | None = None,
+        priority: int = 0,
     ) -> AsyncIterator[Lease]:
         """See ``lease.Children.acquire``."""
         asked = time.monotonic()  # uvloop's own clock moves in milliseconds
         request = next(self._numbers)
         try:
-            running, child_id = await self._held(request, model, options, keep_alive)
+            running, child_id = await self._held(request, model, options, keep_alive, priority)
             waited = time.monotonic() - asked
             yield Lease(
                 child_id,
@@ -164,7 +169,7 @@ class Supervisor:
             self._leave(request)
 
     async def _held(
-        self, request: int, model: ModelCard, asked: LoadOptions, keep_alive: float | None
+        self, request: int, model: ModelCard, asked: LoadOptions, keep_alive: float | None, priority: int
     ) -> tuple[Running, str]:
         """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
         while True:
@@ -172,7 +177,7 @@ class Supervisor:
             options = merged(asked, settings)
             build = await self._build(options.instance)
             try:
-                child_id = await self._granted(request, model, build, options, settings, keep_alive)
+                child_id = await self._granted(request, model, build, options, settings, keep_alive, priority)
             except EngineError:
                 if (await self._build(options.instance)).key == build.key:
                     raise
@@ -193,6 +198,7 @@ class Supervisor:
         options: LoadOptions,
         settings: ModelConfig,
         keep_alive: float | None,
+        priority: int,
     ) -> str:
         if self._closing:
             raise shutting_down()
@@ -209,7 +215,7 @@ class Supervisor:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._grants[request] = future
         self._wishes[request] = wish
-        self._post(self._estimates.demand(request, wish, wanted, places, keep_alive))
+        self._post(self._estimates.demand(request, wish, wanted, places, keep_alive, priority))
         return await future
 
     async def _measure_budget(self, build: Build) -> None:

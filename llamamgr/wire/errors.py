@@ -18,17 +18,24 @@ class DialectError(Exception):
     """A request that its dialect does not allow.
 
     ``message`` is worded as clients of that dialect know it; ``status`` is HTTP's. ``param`` names the field
-    at fault and ``code`` the kind of mistake, for dialects that tell them.
+    at fault and ``code`` the kind of mistake, for dialects that tell them. ``retry_after`` is seconds, 0 for none.
     """
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int = 0,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after = retry_after
 
 
 class ProtocolError(Exception):

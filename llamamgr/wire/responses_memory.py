@@ -13,10 +13,14 @@ from llamamgr.wire.neutral import Message
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """One answer: its response object as JSON, and the conversation up to and with it, without instructions."""
+    """One answer: its response object as JSON, and the conversation up to and with it, without instructions.
+
+    ``owner`` is the name of the API key it was given to, "" for none: nobody else gets at it.
+    """
 
     response: bytes
     turns: tuple[Message, ...]
+    owner: str = ""
 
     @property
     def size(self) -> int:
@@ -36,11 +40,12 @@ class Memory:
     def __len__(self) -> int:
         return len(self._known)
 
-    def recall(self, id: str) -> Remembered | None:  # noqa: A002 - the field's name
-        """The answer of that id, or None when there is none (any more)."""
+    def recall(self, id: str, owner: str = "") -> Remembered | None:  # noqa: A002 - the field's name
+        """The answer of that id that is ``owner``'s, or None when there is none (any more)."""
         found = self._known.get(id)
-        if found is not None:
-            self._known.move_to_end(id)
+        if found is None or found.owner != owner:
+            return None
+        self._known.move_to_end(id)
         return found
 
     def keep(self, id: str, answer: Remembered) -> None:  # noqa: A002 - the field's name

@@ -47,19 +47,26 @@ class TestChildren:
         self.running: dict[str, Running] = {}
         self.leases = 0
         self.granted: list[tuple[ModelCard, LoadOptions, float | None]] = []
+        self.priorities: list[int] = []
         self.busy = False
         self._count = 0
         self._lock = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def acquire(
-        self, model: ModelCard, options: LoadOptions = NO_WISHES, *, keep_alive: float | None = None
+        self,
+        model: ModelCard,
+        options: LoadOptions = NO_WISHES,
+        *,
+        keep_alive: float | None = None,
+        priority: int = 0,
     ) -> AsyncIterator[Lease]:
         if self.busy:
             raise BusyError("server busy, please try again.  maximum pending requests exceeded", "", 7)
         async with self._lock:
             running = await self._child(model)
         self.leases += 1
+        self.priorities.append(priority)
         self.granted.append((model, options, keep_alive))
         try:
             endpoint = Endpoint(socket=running.launched.socket)

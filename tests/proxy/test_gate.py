@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+from collections.abc import Iterator
 
 import pytest
+import yarl
 
 from llamamgr.core.config import Config, ServerConfig
-from llamamgr.proxy.gate import Doorkeeper
-from tests.proxy.conftest import Front
+from llamamgr.core.keys import Key, hash_of
+from llamamgr.proxy.gate import Doorkeeper, access
+from llamamgr.proxy.keyring import Keyring
+from llamamgr.proxy.visit import RequestLabel, Visit, begun
+from tests.fakes.fake_llama_server import ENDLESS
+from tests.proxy.conftest import Front, MakeFront
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,117 @@ async def test_each_answer_has_a_request_id_and_a_sane_one_is_kept(front: Front)
         assert answer.headers["X-Request-Id"] == "abc-1"
     async with front.session.get("/", headers={"X-Request-Id": "a b\t<"}) as answer:
         assert len(answer.headers["X-Request-Id"]) == 16
+
+
+async def test_streams_and_refusals_have_a_request_id_too(front: Front) -> None:
+    headers = {"X-Request-Id": "abc-1"}
+    stream = {"model": "tinychat", "prompt": "hi"}
+    for path, body in (("/api/generate", stream), ("/api/show", {}), ("/nope", {})):
+        async with front.post(path, body, headers=headers) as answer:
+            assert answer.headers["X-Request-Id"] == "abc-1"
+
+
+class Lines(logging.Handler):
+    """What is logged, as the daemon would write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(RequestLabel())
+        self.setFormatter(logging.Formatter("%(name)s %(request)s%(message)s"))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    async def until(self, start: str) -> str:
+        """The first line that begins with ``start``; the log is written when an answer is over, not when it is read."""
+        async with asyncio.timeout(10):
+            while not (found := [line for line in self.lines if line.startswith(start)]):
+                await asyncio.sleep(0.01)
+        return found[0]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+
+
+async def test_what_is_logged_for_a_request_tells_its_id(
+    front: Front, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(front.services.index, "resolve", fail)
+    async with front.post("/api/show", {"model": "x"}, headers={"X-Request-Id": "abc-1"}):
+        pass
+    assert await lines.until("llamamgr.proxy.replies [abc-1] POST /api/show failed")
+
+
+async def test_what_outlives_its_request_is_logged_for_none(lines: Lines) -> None:
+    log = logging.getLogger("llamamgr.test")
+    over = asyncio.Event()
+
+    async def outlive() -> None:
+        log.warning("early")
+        await over.wait()
+        log.warning("late")
+
+    async with asyncio.TaskGroup() as tasks:
+        with begun(Visit("abc-1")):
+            tasks.create_task(outlive())
+            await asyncio.sleep(0)
+        over.set()
+    assert lines.lines == ["llamamgr.test [abc-1] early", "llamamgr.test late"]
+
+
+async def test_the_access_log_tells_who_asked_what_but_no_word_of_it(
+    make_front: MakeFront, lines: Lines
+) -> None:
+    secret, headers = "lmk-secret", {"Authorization": "Bearer lmk-secret", "X-Request-Id": "abc-1"}
+    keyring = Keyring([Key(hash_of(secret), "ann")])
+    body = {"model": "tinychat", "prompt": "a private word", "stream": False}
+    async with make_front(server=ServerConfig(access_log=True), keyring=keyring) as front:
+        access.setLevel(logging.INFO)
+        try:
+            async with front.post("/api/generate?secret=word", body, headers=headers):
+                pass
+            line = await lines.until("llamamgr.access [abc-1] POST")
+            address = yarl.URL("/no%0Aline", encoded=True)
+            async with front.session.get(address, headers={"X-Request-Id": "abc-2"}):
+                pass
+            assert await lines.until("llamamgr.access [abc-2] GET /no%0Aline 404")
+        finally:
+            access.setLevel(logging.NOTSET)
+    assert re.fullmatch(
+        r"llamamgr\.access \[abc-1\] POST /api/generate 200 \d+\.\d ms key=ann model=tinychat:latest", line
+    )
+    assert not [line for line in lines.lines if "word" in line or secret in line or "\n" in line]
+
+
+async def test_a_client_that_leaves_is_noted_as_such(make_front: MakeFront, lines: Lines) -> None:
+    async with make_front(server=ServerConfig(access_log=True)) as front:
+        access.setLevel(logging.INFO)
+        try:
+            body = {"model": "tinychat", "prompt": ENDLESS, "options": {"num_predict": -1}}
+            async with front.post("/api/generate", body, headers={"X-Request-Id": "abc-1"}) as answer:
+                await answer.content.readline()
+            line = await lines.until("llamamgr.access [abc-1]")
+        finally:
+            access.setLevel(logging.NOTSET)
+    assert " 499 " in line
+
+
+async def test_without_an_access_log_nothing_is_written_of_a_request_that_went_well(
+    front: Front, lines: Lines
+) -> None:
+    async with front.session.get("/api/tags"):
+        pass
+    assert lines.lines == []
 
 
 async def test_a_fault_of_our_own_is_500_without_its_details(

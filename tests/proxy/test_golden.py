@@ -73,7 +73,7 @@ def dechunked(data: bytes) -> bytes:
 
 async def load_embedding_model(front: Front) -> None:
     """When the record was made an embedding request had loaded it."""
-    async with front.children.acquire(await front.services.resolve("tinyembed")):
+    async with front.children.acquire(front.services.index.resolve("tinyembed")):
         pass
 
 

@@ -317,5 +317,5 @@ async def test_a_suffix_is_filled_in_by_the_template_or_refused(real: Front) -> 
 @pytest.mark.real
 async def test_a_base_and_what_is_made_of_it_share_a_child(real: Front) -> None:
     await made(real, "m", **{"from": "tinychat"}, system="s")
-    cards = [await real.services.resolve(name) for name in ("m", "tinychat")]
+    cards = [real.services.index.resolve(name) for name in ("m", "tinychat")]
     assert cards[0].digest == cards[1].digest

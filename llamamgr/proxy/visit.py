@@ -1,0 +1,68 @@
+"""A request while it is answered: its id, whose key it came with, and which model it is for.
+
+Whatever runs for a request finds it here, log lines included. Outside of a request there is none, and asking for it fails: what
+decides about keys must not be reached that way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import msgspec
+
+from llamamgr.core.keys import Key
+
+
+class Visit(msgspec.Struct):
+    """``key`` is None for a visitor without a known one, ``model`` "" until it is resolved."""
+
+    id: str
+    key: Key | None = None
+    model: str = ""
+    is_over: bool = False
+
+
+_VISIT: ContextVar[Visit] = ContextVar("visit")
+
+
+def current() -> Visit:
+    """The request that is being answered; ``LookupError`` where there is none."""
+    return _VISIT.get()
+
+
+def priority() -> int:
+    """What the key of the request being answered adds to its model's priority."""
+    visit = _VISIT.get(None)
+    return visit.key.priority if visit is not None and visit.key is not None else 0
+
+
+def owner() -> str:
+    """Whose request is being answered: the name of its key, "" for a visitor without one."""
+    key = current().key
+    return key.name if key is not None else ""
+
+
+@contextmanager
+def begun(visit: Visit) -> Iterator[Visit]:
+    """``visit`` is the current one in this block, and for tasks started in it until the block ends."""
+    token = _VISIT.set(visit)
+    try:
+        yield visit
+    finally:
+        visit.is_over = True
+        _VISIT.reset(token)
+
+
+class RequestLabel(logging.Filter):
+    """Gives each log record ``request``: the id of the request it was written for, in brackets and with a space, or "".
+
+    A child outlives the request that started it; what it says afterwards belongs to none.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        visit = _VISIT.get(None)
+        record.request = f"[{visit.id}] " if visit is not None and not visit.is_over else ""
+        return True
