@@ -44,6 +44,7 @@ def imported(*arguments: str) -> set[str]:
         ("stop",),
         ("instances",),
         ("instance", "show"),
+        ("key", "list"),
     ],
 )
 def test_commands_that_show_or_ask_import_nothing_heavy(command: tuple[str, ...]):

@@ -321,3 +321,21 @@ async def test_a_request_that_names_no_context_is_not_served_by_somebody_elses_s
             assert small.context == 64
         async with owner.acquire(model()) as usual:
             assert usual.context == 2048
+
+
+async def test_a_request_with_more_priority_is_served_before_those_that_came_earlier(supervisor, fake_build):
+    served: list[int] = []
+
+    async def ask_for(owner, priority: int) -> None:
+        async with owner.acquire(model(), priority=priority):
+            served.append(priority)
+
+    async with (
+        supervisor(fake_build(), parallel=1) as owner,
+        asyncio.TaskGroup() as tasks,
+        owner.acquire(model()),
+    ):
+        for count, priority in enumerate((0, 5, 1), start=1):
+            tasks.create_task(ask_for(owner, priority))
+            await until(lambda count=count: owner.status()[0].queued == count)
+    assert served == [5, 1, 0]
