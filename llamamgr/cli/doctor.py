@@ -21,7 +21,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     from llamamgr.instances.diagnosis import findings
 
     paths = Paths.of_environment()
-    found = (*findings(paths), _port(paths))
+    found = (*findings(paths), _port(paths), _keys(paths))
     if as_json:
         import json
 
@@ -64,3 +64,18 @@ def _port(paths: Paths) -> Finding:
         f"{address.port} is held by {holder}",
         f"stop it, or LLAMAMGR_HOST={other} llamamgr serve",
     )
+
+
+def _keys(paths: Paths) -> Finding:
+    from llamamgr.host.keys_file import load_keys
+    from llamamgr.host.settings import load_config
+    from llamamgr.instances.diagnosis import Finding
+
+    server, count = load_config(paths).server, len(load_keys(paths))
+    there = f"{count} API key{'' if count == 1 else 's'}"
+    if not server.is_open_to_network:
+        return Finding("keys", True, f"{server.host} is for this machine alone; {there}")
+    if not server.needs_key:
+        return Finding("keys", True, f"{server.host} asks nobody for one (allow_network_without_key)")
+    mend = "" if count else "llamamgr key create NAME"
+    return Finding("keys", bool(count), f"{server.host} is for the network; {there}", mend)

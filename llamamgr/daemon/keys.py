@@ -47,14 +47,15 @@ class KeyFile:
 
 def check_front(server: ServerConfig, keys: Iterable[Key]) -> None:
     """``ConfigError`` when the front would take requests from the network and there is no key to ask for."""
-    if not server.is_open_to_network:
-        return
-    if server.allow_network_without_key:
+    if server.is_open_to_network and not server.needs_key:
         log.warning("whoever reaches %s needs no API key: allow_network_without_key is set", server.host)
         return
     now = time.time()
-    if all(key.has_expired(now) for key in keys):
+    if not server.needs_key or not all(key.has_expired(now) for key in keys):
+        return
+    if server.is_open_to_network:
         raise ConfigError(
             f"{server.host} can be reached from other machines, and there is no API key to ask them for",
             "`llamamgr key create NAME` makes one; or listen on 127.0.0.1",
         )
+    log.warning("require_key is set and there is no API key: only the command line is answered")

@@ -34,6 +34,7 @@ class Keyring:
         """``keys`` are in force for every request from now on; those that run already end as they began."""
         self._keys = tuple(keys)
         self.is_empty = not self._keys
+        self._rates = {key.hash: Rate.parse(key.rate) for key in self._keys if key.rate}
         known = {key.hash for key in self._keys}
         self._buckets = {hash_: bucket for hash_, bucket in self._buckets.items() if hash_ in known}
 
@@ -71,7 +72,7 @@ class Keyring:
                 del self._running[key.hash]
 
     def _draw(self, key: Key) -> None:
-        bucket, wait = draw(self._buckets.get(key.hash), Rate.parse(key.rate), self._clock())
+        bucket, wait = draw(self._buckets.get(key.hash), self._rates[key.hash], self._clock())
         self._buckets[key.hash] = bucket
         if wait:
             raise _too_many(key, key.rate, math.ceil(wait))

@@ -8,6 +8,9 @@ import pytest
 import typer
 
 from llamamgr.cli import doctor as command
+from llamamgr.core.keys import Key, hash_of
+from llamamgr.host.keys_file import change_keys
+from llamamgr.host.paths import Paths
 from llamamgr.instances import diagnosis
 from llamamgr.instances.diagnosis import Finding
 
@@ -77,3 +80,14 @@ def test_who_holds_the_port_is_named_with_a_way_around(monkeypatch, capsys):
     )
     command.doctor(as_json=False)
     assert f"✓ port  {port} is free" in capsys.readouterr().out
+
+
+def test_a_front_for_the_network_without_a_key_is_a_fault_with_its_remedy(monkeypatch, capsys):
+    answers(monkeypatch)
+    monkeypatch.setenv("LLAMAMGR_HOST", "0.0.0.0:1")
+    command.doctor(as_json=False)
+    out = capsys.readouterr().out
+    assert "✗ keys  0.0.0.0:1 is for the network; 0 API keys" in out and "→ llamamgr key create NAME" in out
+    change_keys(Paths.of_environment(), lambda keys: (Key(hash_of("lmk-a"), "ann"),))
+    command.doctor(as_json=False)
+    assert "✓ keys  0.0.0.0:1 is for the network; 1 API key\n" in capsys.readouterr().out

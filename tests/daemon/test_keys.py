@@ -108,3 +108,19 @@ def test_a_front_that_is_open_on_purpose_says_so(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         check_front(ServerConfig(host="0.0.0.0:0", allow_network_without_key=True), ())
     assert "whoever reaches 0.0.0.0:0 needs no API key" in caplog.text
+
+
+def test_the_warning_is_kept_for_a_front_that_asks_nobody_although_there_are_keys(
+    caplog: pytest.LogCaptureFixture,
+):
+    with caplog.at_level(logging.WARNING):
+        check_front(ServerConfig(host="0.0.0.0:0", allow_network_without_key=True), (ANN,))
+    assert "needs no API key" in caplog.text
+
+
+def test_keys_that_are_asked_for_on_loopback_while_there_are_none_are_a_warning(
+    caplog: pytest.LogCaptureFixture,
+):
+    with caplog.at_level(logging.WARNING):
+        check_front(ServerConfig(require_key=True), ())
+    assert "only the command line is answered" in caplog.text
