@@ -47,6 +47,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _FREE = frozenset({"/", "/health"})  # what whoever connects may ask, however busy it is
 _SOON = 1  # seconds after which another request may have ended
 _CLIENT_LEFT = 499  # a status for the log alone
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(?:[ \t]*,[ \t]*[A-Za-z0-9_-]+)*\Z")
+# what clients read besides the body: ids to report a failure by, when to try again, what was left out
+_EXPOSED = "Request-Id,X-Request-Id,Retry-After,X-Left-Out-Tools"
 _METHOD_ORDER = ("HEAD", "GET", "POST", "PUT", "DELETE")
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
@@ -153,7 +156,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if origin and not keeper.allows_origin(origin, request.headers.get("Host", "")):
         return web.Response(status=403)
     if origin and request.method == "OPTIONS":
-        return web.Response(status=204, headers=_PREFLIGHT | _allow(request))
+        return web.Response(status=204, headers=_PREFLIGHT | _asked(request) | _allow(request))
     if not keeper.allows_host(request.headers.get("Host", "")):
         return web.Response(status=403)
     if request.path in _FREE:
@@ -169,6 +172,14 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await handler(request)
     finally:
         keeper.within -= 1
+
+
+def _asked(request: web.Request) -> dict[str, str]:
+    """The headers that a page wants to send, all allowed: clients have ever new ones, and its origin may ask anything."""
+    names = request.headers.get("Access-Control-Request-Headers", "")
+    if not _HEADER_NAMES.match(names):
+        return {}
+    return {"Access-Control-Allow-Headers": f"{_PREFLIGHT['Access-Control-Allow-Headers']},{names}"}
 
 
 def _allow(request: web.Request) -> dict[str, str]:
@@ -256,6 +267,7 @@ async def complete_headers(request: web.Request, response: web.StreamResponse) -
     origin = request.headers.get("Origin", "")
     if origin and (response.status != 403 or _is_welcome(request, origin)):
         headers["Access-Control-Allow-Origin"] = request.app[DOORKEEPER].allow_origin_header(origin)
+        headers["Access-Control-Expose-Headers"] = _EXPOSED
         headers["Vary"] = "Origin"
 
 

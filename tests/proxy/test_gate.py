@@ -93,6 +93,25 @@ async def test_a_preflight_is_204_with_what_is_allowed(front: Front) -> None:
         assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
 
 
+async def test_a_page_may_send_every_header_that_its_client_has(front: Front) -> None:
+    asked = "anthropic-dangerous-direct-browser-access,anthropic-version, x-api-key"
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    for names, answered in ((asked, True), ("a b", False), ("x" + "\t,y" * 9 + ",", False)):
+        async with front.session.options(
+            "/v1/messages", headers={**headers, "Access-Control-Request-Headers": names}
+        ) as answer:
+            assert answer.headers["Access-Control-Allow-Headers"].endswith(f",{names}") is answered
+
+
+async def test_a_page_may_read_request_ids_and_when_to_try_again(front: Front) -> None:
+    async with front.session.get("/api/version", headers={"Origin": "http://localhost:3000"}) as answer:
+        assert {"X-Request-Id", "Request-Id", "Retry-After"} <= set(
+            answer.headers["Access-Control-Expose-Headers"].split(",")
+        )
+    async with front.session.get("/api/version") as answer:
+        assert "Access-Control-Expose-Headers" not in answer.headers
+
+
 async def test_unknown_paths_and_methods_are_answered_as_plain_text(front: Front) -> None:
     async with front.session.get("/api/nope") as answer:
         assert (answer.status, await answer.read()) == (404, b"404 page not found")
