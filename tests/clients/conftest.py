@@ -23,6 +23,13 @@ from tests.fakes.registry import FakeRegistry
 __all__ = ["daemon", "home_with_models"]
 
 FACTS = {"tool": selftest.TOOL_NAME, "endless": selftest.ENDLESS_PROMPT}
+# What switches off frameworks' own calls to the world: price lists, traces, usage statistics.
+QUIET = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LANGSMITH_TRACING": "false",
+    "DO_NOT_TRACK": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 
 class Outside(socketserver.ThreadingTCPServer):
@@ -94,26 +101,49 @@ class Script:
 
     def told(self) -> Any:
         """What the script told in its last line; a failed script fails the test with its own words."""
-        out, err = self.process.communicate(timeout=2 * DEADLINE)
+        out, err = self.process.communicate(timeout=4 * DEADLINE)
         assert self.process.returncode == 0, out + err
         return json.loads(out.splitlines()[-1])
 
 
 @pytest.fixture
-def start(tmp_path: Path, outside: Outside, daemon: Daemon) -> Iterator[Callable[..., Script]]:
+def scripts() -> Iterator[list[Script]]:
+    """Those that were started; none goes on when the test is over."""
+    started: list[Script] = []
+    yield started
+    for script in started:
+        script.process.kill()
+        script.process.communicate(timeout=DEADLINE)
+
+
+@pytest.fixture
+def start(tmp_path: Path, outside: Outside, daemon: Daemon, scripts: list[Script]) -> Callable[..., Script]:
     """Start exchanges of a JavaScript client: ``start("ollama", "chat", "tools")``."""
     for file in environments.JAVASCRIPT.glob("*.mjs"):
         shutil.copy(file, tmp_path)  # modules are looked for beside the script
     (tmp_path / "node_modules").symlink_to(environments.node_modules())
     (tmp_path / "facts.json").write_text(json.dumps(FACTS))
-    started: list[Script] = []
 
     def begin(client: str, *exchanges: str) -> Script:
         command = [str(environments.node()), f"{client}.mjs", daemon.url, *exchanges]
-        started.append(Script(command, tmp_path, outside.settings))
-        return started[-1]
+        scripts.append(Script(command, tmp_path, outside.settings))
+        return scripts[-1]
 
-    yield begin
-    for script in started:
-        script.process.kill()
-        script.process.communicate(timeout=DEADLINE)
+    return begin
+
+
+@pytest.fixture
+def ask(tmp_path: Path, outside: Outside, daemon: Daemon, scripts: list[Script]) -> Callable[[str], Any]:
+    """What the script of a framework tells: ``ask("langchain")``."""
+
+    def whole(framework: str) -> Any:
+        python = environments.python(environments.PYTHON / f"{framework}.txt")
+        script = environments.PYTHON / f"ask_{framework.replace('-', '_')}.py"
+        command = [str(python), str(script), daemon.url, selftest.TOOL_NAME]
+        settings = outside.settings | QUIET | {"HOME": str(tmp_path)}
+        scripts.append(Script(command, tmp_path, settings))
+        told = scripts[-1].told()
+        assert not told.pop("outside")
+        return told
+
+    return whole

