@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+
 import ollama
 import openai
+import pydantic
 import pytest
 
 from llamamgr.models import selftest
@@ -51,6 +55,54 @@ def test_the_ollama_client_calls_tools_and_thinks(daemon: Daemon):
     assert "city" in call.function.arguments
     thought = client.chat("selftest", ask(), think=True).message
     assert (thought.thinking, thought.content) == (selftest.THOUGHT, selftest.ANSWER)
+    client._client.close()
+
+
+async def test_the_asynchronous_ollama_client_does_the_same(daemon: Daemon):
+    client = ollama.AsyncClient(host=daemon.url)
+    assert (await client.chat("selftest", ask())).message.content == selftest.ANSWER
+    parts = [part async for part in await client.chat("selftest", ask(), think=True, stream=True)]
+    assert "".join(part.message.thinking or "" for part in parts) == selftest.THOUGHT
+    assert "".join(part.message.content or "" for part in parts) == selftest.ANSWER
+    parts = [part async for part in await client.chat("selftest", ask(), tools=[WEATHER], stream=True)]
+    [call] = [call for part in parts for call in part.message.tool_calls or []]
+    assert call.function.arguments == selftest.TOOL_ARGUMENTS
+    many = await asyncio.gather(*(client.generate("selftest", "hello") for _ in range(8)))
+    assert {one.response for one in many} == {selftest.ANSWER}
+    await client._client.aclose()
+
+
+def test_a_function_is_offered_as_a_tool_and_its_result_taken(daemon: Daemon):
+    def get_weather(city: str) -> str:
+        """The weather of a city.
+
+        Args:
+          city: its name
+        """
+        return f"sunny in {city}"
+
+    client = ollama.Client(host=daemon.url)
+    called = client.chat("selftest", ask(), tools=[get_weather]).message
+    [call] = called.tool_calls or []
+    result = get_weather(**call.function.arguments)
+    assert result == "sunny in Paris"
+    turns = [*ask(), called, {"role": "tool", "tool_name": call.function.name, "content": result}]
+    assert client.chat("selftest", turns, tools=[get_weather]).message.content == selftest.ANSWER
+    client._client.close()
+
+
+class Report(pydantic.BaseModel):
+    city: str
+
+
+def test_the_ollama_client_gets_structured_output_and_embeddings(daemon: Daemon):
+    client = ollama.Client(host=daemon.url)
+    told = client.chat("selftest", ask(), format=Report.model_json_schema()).message.content
+    assert Report.model_validate_json(told or "") == Report(city=selftest.ANSWER)
+    rows = client.embed("tinyembed", ["hello", "world"]).embeddings
+    assert [len(row) for row in rows] == [288, 288]
+    assert math.hypot(*rows[0]) == pytest.approx(1.0, abs=1e-5)
+    assert len(client.embed("tinyembed", "hello", dimensions=16).embeddings[0]) == 16
     client._client.close()
 
 
