@@ -94,6 +94,8 @@ class Conversation:
             stop_sequences=asked.stop_sequences,
             tells_cache=asked.tells_cache,
             prefill=asked.prefill,
+            shows_thinking=asked.shows_thinking,
+            is_silent=asked.chat.sampling.get("max_tokens") == 0,
         )
 
     def _answer(self) -> web.Response:

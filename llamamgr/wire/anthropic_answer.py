@@ -132,6 +132,8 @@ class Renderer:
 
     Feed every event to ``event``; for a stream it returns events, else nothing until ``whole``. The prompt's size must
     be known before the first of them: by a ``PromptRead``, or by ``start`` where the engine sends none.
+    Without ``shows_thinking`` the blocks of thoughts are empty but for their signature. ``is_silent``: no token was asked
+    for, so the one that an engine samples all the same is not told.
     """
 
     def __init__(
@@ -143,6 +145,8 @@ class Renderer:
         stop_sequences: Iterable[str] = (),
         tells_cache: bool = False,
         prefill: str = "",
+        shows_thinking: bool = True,
+        is_silent: bool = False,
     ) -> None:
         self.failure: Failed | None = None
         self.started = not stream
@@ -152,6 +156,8 @@ class Renderer:
         self._stops = frozenset(stop_sequences)
         self._tells_cache = tells_cache
         self._prefill = prefill
+        self._shows_thinking = shows_thinking
+        self._is_silent = is_silent
         self._blocks: list[_Block] = []
         self._calls: dict[int, _Block] = {}
         self._open: _Block | None = None
@@ -168,12 +174,14 @@ class Renderer:
 
     def event(self, event: Event) -> bytes:
         """What this event gives to a client that streams."""
+        if self._is_silent and isinstance(event, TextDelta | ThinkingDelta | ToolCallDelta):
+            return b""
         match event:
             case TextDelta(text=text):
                 text = self._without_prefill(text) if self._prefill else text
                 return self._delta("text", text) if text else b""
             case ThinkingDelta(text=text):
-                return self._delta("thinking", text)
+                return self._delta("thinking", text if self._shows_thinking else "")
             case ToolCallDelta():
                 return self._call(event)
             case PromptRead(total=total, cached=cached):
@@ -210,7 +218,7 @@ class Renderer:
             block = _Block(kind, len(self._blocks))
             before += self._begin(block)
         block.pieces.append(text)
-        return before + block.before + _encode(text) + b"}}\n\n" if self._stream else b""
+        return before + block.before + _encode(text) + b"}}\n\n" if self._stream and text else before
 
     def _call(self, delta: ToolCallDelta) -> bytes:
         block = self._calls.get(delta.index)
@@ -271,7 +279,7 @@ class Renderer:
             "input_tokens": usage.prompt - cached,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": cached,
-            "output_tokens": usage.completion,
+            "output_tokens": 0 if self._is_silent else usage.completion,
         }
 
     def _without_prefill(self, text: str) -> str:

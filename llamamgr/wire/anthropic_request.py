@@ -50,8 +50,9 @@ class MessagesRequest(msgspec.Struct, frozen=True):
     """``POST /v1/messages``.
 
     ``tells_cache``: the client asked for prompt caching, so cached tokens are told apart. ``prefill`` is the start of
-    the answer, given by the client. ``left_out`` are tools that only Anthropic's servers can run. ``addresses`` of
-    images are to be fetched, and the request to be parsed again with what they hold.
+    the answer, given by the client. ``shows_thinking``: thoughts are told, not only that there were some. ``left_out``
+    are tools that only Anthropic's servers can run. ``addresses`` of images are to be fetched, and the request to be
+    parsed again with what they hold.
     """
 
     model: str
@@ -60,6 +61,7 @@ class MessagesRequest(msgspec.Struct, frozen=True):
     stop_sequences: tuple[str, ...] = ()
     tells_cache: bool = False
     prefill: str = ""
+    shows_thinking: bool = True
     has_media: bool = False
     left_out: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ class _Choice(msgspec.Struct):
 class _Thinking(msgspec.Struct):
     type: str = ""
     budget_tokens: int | None = None
+    display: str | None = None
 
 
 class _Format(msgspec.Struct):
@@ -118,7 +121,7 @@ def parse_messages(
     ``fetched`` maps addresses of images to ``data:`` addresses; others are refused unless ``fetching``.
     """
     wire, sound = _decode(body)
-    if wire.max_tokens is None or wire.max_tokens <= 0:
+    if wire.max_tokens is None or wire.max_tokens < 0:  # 0: the prompt is only read, into the cache
         raise DialectError(400, "max_tokens is required and must be positive")
     return _request(wire, sound, Images(fetching, fetched or {}))
 
@@ -166,6 +169,7 @@ def _request(wire: _Messages, sound: bytes, pictures: Images) -> MessagesRequest
         # as a key only: inside a string the quotes would be escaped
         tells_cache=b'"cache_control"' in sound,
         prefill=last.content if last.role == "assistant" and not last.tool_calls else "",
+        shows_thinking=wire.thinking is None or wire.thinking.display != "omitted",
         has_media=any(turn.parts for turn in turns.messages),
         left_out=left_out,
         addresses=tuple(pictures.wanted),

@@ -6,6 +6,7 @@ are skipped, so newer builds may add more.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 import msgspec
@@ -28,6 +29,11 @@ _STATUS_OF_TYPE = {
     "not_supported_error": 501,
     "unavailable_error": 503,
 }
+# llama-server calls turns and tools that it cannot read its own fault, and quotes them in full behind the reason
+# (llama.cpp common/chat.cpp); clients would try again, and a log would hold the prompt
+_UNREADABLE_REQUEST = re.compile(
+    r"(Failed to parse (?:messages|tools): .*?)(?:; (?:messages|tools) = .*)?\Z", re.DOTALL
+)
 _STOP_REASONS: dict[str, neutral.FinishReason] = {
     "limit": "length",
     "length": "length",
@@ -44,6 +50,8 @@ def error_of(status: int, body: bytes) -> Failed:
     except UNREADABLE:
         text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
         return Failed(status, text or f"the engine answered {status} without a word")
+    if status == 500 and (found := _UNREADABLE_REQUEST.match(error.message)):
+        return Failed(400, found[1], "invalid_request_error")
     return Failed(status, error.message or f"the engine answered {status}", error.type)
 
 

@@ -95,16 +95,18 @@ def test_the_openai_client_sees_what_it_did_wrong(start: Start) -> None:
     for case in ("unknown", "unknown_streamed"):
         assert (told[case]["kind"], told[case]["code"]) == ("NotFoundError", "model_not_found")
     assert (told["empty"]["kind"], told["empty"]["param"]) == ("BadRequestError", "messages")
+    assert (told["tool"]["kind"], told["tool"]["status"]) == ("BadRequestError", 400)
     assert told["long"]["code"] == "context_length_exceeded"
 
 
 def test_the_anthropic_client_gets_messages_thinks_calls_tools_and_counts(start: Start) -> None:
-    told = start("anthropic", "messages", "thinks", "tools", "structured", "counts", "models").told()
+    told = start("anthropic", "messages", "thinks", "tools", "structured", "counts", "warms", "models").told()
     messages, tools = told["messages"], told["tools"]
     assert (messages["whole"], messages["streamed"], messages["heard"]) == ([ANSWER], [ANSWER], ANSWER)
     assert messages["reasons"] == ["end_turn", "end_turn", "max_tokens"]
     assert (messages["usage"], messages["identified"]) == ([True, True], True)
-    assert told["thinks"] == {"thought": THOUGHT, "signed": True, "said": ANSWER}
+    thinks = {"thought": THOUGHT, "signed": True, "said": ANSWER, "hidden": ["thinking", ""]}
+    assert (told["thinks"], told["warms"]) == (thinks, [[], "max_tokens", 0, True])
     assert tools["call"] == [selftest.TOOL_NAME, selftest.TOOL_ARGUMENTS, "tool_use"]
     assert (tools["after"], tools["run"], tools["asked"]) == (ANSWER, ANSWER, [selftest.TOOL_ARGUMENTS])
     assert told["structured"] == CITY

@@ -58,7 +58,7 @@ async def test_refusals_are_in_anthropics_envelope_with_one_request_id(front: Fr
     cases = [
         ({**ASKED, "model": "nope"}, 404, "not_found_error", "model 'nope' not found"),
         (
-            {**ASKED, "max_tokens": 0},
+            {**ASKED, "max_tokens": -1},
             400,
             "invalid_request_error",
             "max_tokens is required and must be positive",

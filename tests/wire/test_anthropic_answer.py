@@ -126,6 +126,28 @@ def test_a_thought_is_a_signed_block_before_the_text() -> None:
     assert blocks[0]["signature"]
 
 
+@pytest.mark.parametrize("events", SPOKEN)
+def test_omitted_thoughts_leave_an_empty_signed_block(events: list[Event]) -> None:
+    told = streamed(events, shows_thinking=False)
+    assert "thinking_delta" not in str(told)
+    message = gathered(told)
+    assert message == whole(events, shows_thinking=False)
+    shown = whole(events)["content"]
+    assert [block["type"] for block in message["content"]] == [block["type"] for block in shown]
+    for block in message["content"]:
+        if block["type"] == "thinking":
+            assert block["thinking"] == ""
+            assert block["signature"]
+
+
+def test_a_prompt_that_is_only_read_has_an_empty_answer() -> None:
+    events = [TextDelta("<think>"), Finished("length", Usage(14, 13, 1))]
+    message = whole(events, is_silent=True)
+    assert (message["content"], message["stop_reason"]) == ([], "max_tokens")
+    assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (14, 0)
+    assert gathered(streamed(events, is_silent=True)) == message
+
+
 def test_a_call_is_a_block_with_its_input() -> None:
     told = whole(events_of(body("chat-tools")))
     (call,) = [block for block in told["content"] if block["type"] == "tool_use"]

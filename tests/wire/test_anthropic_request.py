@@ -251,7 +251,7 @@ def test_addresses_are_told_where_fetching_is_allowed_and_then_stand_for_what_wa
     "fields",
     [
         {"model": ""},
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"max_tokens": None},
         {"messages": []},
         {"messages": [{"role": "robot", "content": "x"}]},

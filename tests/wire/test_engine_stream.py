@@ -210,3 +210,13 @@ def test_refusals_of_a_real_engine_become_one_plain_sentence() -> None:
 )
 def test_any_other_refusal_is_quoted(status: int, answer: bytes, message: str) -> None:
     assert error_of(status, answer) == Failed(status, message)
+
+
+@pytest.mark.parametrize("kind", ["tools", "messages"])
+def test_turns_and_tools_that_the_engine_cannot_read_are_the_clients_mistake(kind: str) -> None:
+    said = f"Failed to parse {kind}: Unsupported type: x; {kind} = [\n  {{ secret }}\n]"
+    answer = json.dumps({"error": {"code": 500, "message": said, "type": "server_error"}}).encode()
+    plain = f"Failed to parse {kind}: Unsupported type: x"
+    assert error_of(500, answer) == Failed(400, plain, "invalid_request_error")
+    other = json.dumps({"error": {"message": "out of memory", "type": "server_error"}}).encode()
+    assert error_of(500, other).status == 500

@@ -29,7 +29,14 @@ await run({
     const thinking = { type: 'enabled', budget_tokens: 1024 }
     const final = await at(url).messages.stream({ ...limited, thinking }).finalMessage()
     const [thought, said] = final.content
-    return { thought: thought.thinking, signed: Boolean(thought.signature), said: said.text }
+    const omitted = { ...limited, thinking: { type: 'adaptive', display: 'omitted' } }
+    const hidden = (await at(url).messages.stream(omitted).finalMessage()).content[0]
+    return {
+      thought: thought.thinking,
+      signed: Boolean(thought.signature && hidden.signature),
+      said: said.text,
+      hidden: [hidden.type, hidden.thinking],
+    }
   },
 
   async tools(url) {
@@ -61,6 +68,13 @@ await run({
     const asked = { model, messages: ask, system: 'be kind', tools: [tool] }
     const counted = await messages.countTokens(asked)
     return [counted.input_tokens, (await messages.create({ ...asked, max_tokens: 5 })).usage.input_tokens]
+  },
+
+  async warms(url) {
+    const asked = { ...limited, cache_control: { type: 'ephemeral' }, system: 'be kind '.repeat(50) }
+    const warm = await at(url).messages.create({ ...asked, max_tokens: 0 })
+    const { usage } = await at(url).messages.create(asked)
+    return [warm.content, warm.stop_reason, warm.usage.output_tokens, usage.cache_read_input_tokens > 50]
   },
 
   async models(url) {
