@@ -198,6 +198,13 @@ def test_what_is_no_whole_answer_is_a_failure(data: bytes) -> None:
     assert renderer.failed.status >= 500
 
 
+def test_figures_that_pass_unread_are_sound_text_all_the_same() -> None:
+    data = body(PROMPTS).replace(b'"predicted_ms"', b'"predicted_m\xff"')
+    _, renderer = rendered(data, request(prompt=["a", "b"], n=2))
+    assert renderer.failed is not None
+    assert "utf-8" in renderer.failed.message
+
+
 @given(
     name=st.sampled_from((*COMPLETIONS, PROMPTS)),
     spoils=SPOILS,
