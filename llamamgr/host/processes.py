@@ -33,11 +33,13 @@ _GRACE = 5.0  # seconds: ninja ends its compilers by itself on SIGTERM, which SI
 def scrubbed_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without anything an engine takes for options, and then ``extra`` laid over it.
 
-    ``${NAME}`` in a value of ``extra`` is what the environment has (``environments.laid_over``).
+    CUDA numbers its devices by PCI address in it, as everybody else does, unless somebody has chosen. ``${NAME}`` in a value of
+    ``extra`` is what the environment has (``environments.laid_over``).
     """
     kept = {
         k: v for k, v in os.environ.items() if k not in _ENGINE_NAMES and not k.startswith(_ENGINE_PREFIXES)
     }
+    kept.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     return laid_over(kept, extra or {})
 
 

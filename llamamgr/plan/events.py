@@ -9,15 +9,38 @@ import msgspec
 HOST = "host"  # the device name of main memory; GPUs are named as ``--list-devices`` names them
 
 
+class Offload(msgspec.Struct, frozen=True):
+    """How an engine spreads a model that GPUs cannot hold, in its own words: layers, shares of devices, tensors elsewhere."""
+
+    layers: int
+    split: str = ""
+    overrides: str = ""
+
+
+Tier = Literal["gpu", "partly", "host"]
+TIERS: tuple[Tier, ...] = ("gpu", "partly", "host")
+
+
 class Placement(msgspec.Struct, frozen=True):
-    """Where a child may live and the bytes it takes there, by device. ``devices`` are the GPUs it is confined to (() = all)."""
+    """Where a child may live and the bytes it takes there, by device. ``devices`` are the GPUs it is confined to (() = all).
+
+    ``tier`` says how much of it is on GPUs; without GPUs to choose from that is ``gpu`` too, as there is nothing better.
+    ``offload`` is how to spread it where that is known beforehand.
+    """
 
     need: dict[str, int]
     devices: tuple[str, ...] = ()
+    tier: Tier = "gpu"
+    offload: Offload | None = None
 
     @property
     def total(self) -> int:
         return sum(self.need.values())
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that it takes memory of."""
+        return tuple(device for device, size in self.need.items() if size and device != HOST)
 
 
 class ChildKey(msgspec.Struct, frozen=True):
@@ -45,7 +68,7 @@ class ChildKey(msgspec.Struct, frozen=True):
 
 class Limits(msgspec.Struct, frozen=True):
     """``patience`` is how long a demand lets warm children pass it, ``min_residency`` how long a child stays once it is ready;
-    ``max_models`` 0 = as many as memory holds.
+    ``max_models`` 0 = as many as memory holds. ``memory_wait`` is when GPU memory that nobody reports as freed counts as free.
     """
 
     max_queue: int = 512
@@ -53,6 +76,7 @@ class Limits(msgspec.Struct, frozen=True):
     queue_wait: float = 600.0
     patience: float = 10.0
     min_residency: float = 0.0
+    memory_wait: float = 10.0
     crash_window: float = 60.0
     crashes_allowed: int = 3
 
@@ -122,6 +146,12 @@ class UnloadForced(msgspec.Struct, frozen=True):
     model: str
 
 
+class MemoryFreed(msgspec.Struct, frozen=True):
+    """What a child that is gone held on GPUs is free again, or was waited for long enough; answers ``AwaitMemory``."""
+
+    child: str
+
+
 class BudgetMeasured(msgspec.Struct, frozen=True):
     """Bytes that all children together may take, by device."""
 
@@ -141,6 +171,7 @@ Event = (
     | KeepAliveChanged
     | KeySuperseded
     | UnloadForced
+    | MemoryFreed
     | BudgetMeasured
     | TimePassed
 )
@@ -161,6 +192,13 @@ class StopChild(msgspec.Struct, frozen=True):
     reason: str
 
 
+class AwaitMemory(msgspec.Struct, frozen=True):
+    """See to it that the GPUs of ``placement``, which ``child`` left, have its memory back: drivers free it late."""
+
+    child: str
+    placement: Placement
+
+
 class GrantLease(msgspec.Struct, frozen=True):
     request: int
     child: str
@@ -178,4 +216,4 @@ class RefuseRequest(msgspec.Struct, frozen=True):
     retry_after: int = 0
 
 
-Command = StartChild | StopChild | GrantLease | RefuseRequest
+Command = StartChild | StopChild | AwaitMemory | GrantLease | RefuseRequest

@@ -11,11 +11,14 @@ ready          idle and expired, unloaded, or chosen as victim → stopping; ``C
 stopping       ``ChildExited`` → gone; only then is its memory free
 =============  ====================================================================================
 
+A child that is gone leaves a *residue* on its GPUs, whose drivers free memory late: it counts as taken until ``MemoryFreed``.
+
 Every event ends in one pass over the waiting demands, oldest first (a priority counts as age): grant where a fitting child has a
 free slot, else start a child where memory allows, else stop idle children to make room, the least worth keeping first (cheap to
-bring back, long unused), else wait. A busy child is never a victim, nor a pinned one. A demand that has waited for room longer
-than ``patience`` closes the children it needs gone: younger requests are not granted on them any more, so they drain (age beats
-warmth).
+bring back, long unused), else wait. Only the best placements that memory could ever hold count: a model that fits a GPU waits for
+it rather than be slow for as long as it lives. A busy child is never a victim, nor a pinned one. A demand that has waited for
+room longer than ``patience`` closes the children it needs gone: younger requests are not granted on them any more, so they drain
+(age beats warmth).
 
 Times are seconds on any one monotonic clock; sizes are bytes.
 """
@@ -28,6 +31,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from llamamgr.plan.events import (
+    AwaitMemory,
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
@@ -40,6 +44,7 @@ from llamamgr.plan.events import (
     KeySuperseded,
     Left,
     Limits,
+    MemoryFreed,
     Placement,
     Refusal,
     RefuseRequest,
@@ -49,7 +54,8 @@ from llamamgr.plan.events import (
     TimePassed,
     UnloadForced,
 )
-from llamamgr.plan.state import Child, Demand, Room, Trouble
+from llamamgr.plan.placement import best_tier
+from llamamgr.plan.state import Child, Demand, Residue, Room, Trouble
 
 _ROOM = "another model needs its memory"
 
@@ -63,6 +69,7 @@ class Scheduler:
         self.children: dict[str, Child] = {}
         self.waiting: dict[int, Demand] = {}
         self.leases: dict[int, str] = {}
+        self.residues: dict[str, Residue] = {}
         self._trouble: dict[ChildKey, Trouble] = {}
         self._keep_alive: dict[int, float] = {}
         self._commands: list[Command] = []
@@ -81,11 +88,22 @@ class Scheduler:
         due = [child.expires for child in self.children.values() if child.is_idle]
         for demand in self.waiting.values():
             due += [demand.since + limits.queue_wait, demand.since + limits.patience]
+        if self.waiting:
+            due += [residue.until for residue in self.residues.values()]
         if self.waiting and limits.min_residency:
             due += [
                 child.ready_at + limits.min_residency for child in self.children.values() if child.is_idle
             ]
         return min((at for at in due if at > self._now), default=math.inf)
+
+    def taken(self) -> list[Placement]:
+        """Of all children, and of those whose memory has yet to be seen free."""
+        gone = [residue.placement for residue in self.residues.values()]
+        return [child.placement for child in self.children.values()] + gone
+
+    def lacks_room(self) -> bool:
+        """Somebody waits for memory, and not for a child that is there or on its way."""
+        return any(self._fitting(demand.key) is None for demand in self.waiting.values())
 
     # -- changing
 
@@ -114,6 +132,8 @@ class Scheduler:
                     c for c in self.children.values() if c.key.model == model and c.state != "stopping"
                 ]:
                     self._stop(one, "somebody wants it gone at once")
+            case MemoryFreed(child):
+                self.residues.pop(child, None)
             case BudgetMeasured(budget):
                 self.budget = budget
             case TimePassed():
@@ -123,8 +143,7 @@ class Scheduler:
         return self._commands
 
     def _requested(self, event: Requested, now: float) -> None:
-        whole = Room(self.budget)
-        if self._fitting(event.key) is None and all(whole.short_of(place) for place in event.placements):
+        if self._fitting(event.key) is None and self._is_too_big(event):
             least = min(place.total for place in event.placements)
             most = sum(self.budget.values())
             self._refuse(event.request, "too_big", f"it needs about {least} bytes, the budget is {most}")
@@ -132,6 +151,10 @@ class Scheduler:
             self._refuse(event.request, "queue_full", f"{len(self.waiting)} requests wait already", 1)
         else:
             self.waiting[event.request] = Demand(event, now)
+
+    def _is_too_big(self, event: Requested) -> bool:
+        whole = Room(self.budget)
+        return all(whole.short_of(place) for place in event.placements)
 
     def _left(self, request: int, now: float) -> None:
         self.waiting.pop(request, None)
@@ -168,6 +191,9 @@ class Scheduler:
         for request in child.leases:
             self.leases.pop(request, None)
             self._keep_alive.pop(request, None)
+        if child.placement.gpus:
+            self.residues[child.id] = Residue(child.placement, now + self.limits.memory_wait)
+            self._commands.append(AwaitMemory(child.id, child.placement))
         if child.state == "stopping":
             return
         loading = child.state == "loading" or child.was_loading
@@ -202,6 +228,7 @@ class Scheduler:
                 demand.event = msgspec.structs.replace(demand.event, keep_alive=keep_alive)
 
     def _expire(self, now: float) -> None:
+        self.residues = {id_: residue for id_, residue in self.residues.items() if residue.until > now}
         for child in list(self.children.values()):
             if child.is_idle and child.superseded:
                 self._stop(child, "its settings changed")
@@ -228,8 +255,8 @@ class Scheduler:
                 if child.state == "ready" and child.id not in closed and len(child.leases) < child.slots:
                     self._grant(demand, child, now)
                 continue
-            if self._cooling(demand, now) or held_back:
-                continue
+            if self._cooling(demand, now) or held_back or self._is_too_big(demand.event):
+                continue  # what memory cannot hold since the budget shrank keeps nobody else waiting
             if not self._started(demand, room, now) and not self._made_room(demand, room, now):
                 held_back = now - demand.since >= self.limits.patience
                 closed.update(self._in_the_way(demand, room) if held_back else ())
@@ -246,7 +273,7 @@ class Scheduler:
         """Start the child where memory is free, if nothing it cannot live beside is there."""
         if self._too_many() or self._clashing(demand):
             return False
-        for placement in demand.event.placements:
+        for placement in self._candidates(demand):
             if not room.short_of(placement):
                 self._start(demand, placement, now)
                 room.take(placement)
@@ -260,7 +287,7 @@ class Scheduler:
         idle = [c for c in self._by_worth(self.children.values(), now) if self._may_go_for(c, demand, now)]
         if any(child not in idle for child in must_go):
             return False
-        for placement in demand.event.placements:
+        for placement in self._candidates(demand):
             victims = self._victims(placement, room, leaving, must_go, idle)
             if victims is not None:
                 for victim in victims:
@@ -277,6 +304,8 @@ class Scheduler:
         victims: list[Child] = []
         for child in [*leaving, *must_go]:
             after.give(child.placement)
+        for residue in self.residues.values():
+            after.give(residue.placement)
         victims += must_go
         for child in (c for c in idle if c not in must_go):
             short = after.short_of(placement)
@@ -302,8 +331,10 @@ class Scheduler:
         """The children that must drain before ``demand`` fits, least worth first."""
         clashing = {child.id for child in self._clashing(demand)}
         yield from clashing
-        placement = demand.event.placements[0]
+        placement = self._candidates(demand)[0]
         after = Room(room.left)
+        for residue in self.residues.values():
+            after.give(residue.placement)
         gone = 0
         for child in self.children.values():
             if child.state == "stopping" or child.id in clashing:
@@ -328,10 +359,11 @@ class Scheduler:
         return [child for child in self.children.values() if child.clashes(model, conflicts)]
 
     def _room(self) -> Room:
-        room = Room(self.budget)
-        for child in self.children.values():
-            room.take(child.placement)
-        return room
+        return Room(self.budget, self.taken())
+
+    def _candidates(self, demand: Demand) -> list[Placement]:
+        pinned = [child.placement for child in self.children.values() if child.pinned]
+        return best_tier(demand.event.placements, Room(self.budget, pinned))
 
     def _too_many(self, leaving: int = 0) -> bool:
         limit = self.limits.max_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -59,6 +60,13 @@ class Child(msgspec.Struct):
         return self.key.model in conflicts or model in self.conflicts
 
 
+class Residue(msgspec.Struct, frozen=True):
+    """What a child that is gone may still hold on GPUs; it counts as taken until told otherwise, or until ``until``."""
+
+    placement: Placement
+    until: float
+
+
 class Trouble(msgspec.Struct):
     """Recent failures of one key: when they happened, until when nothing is started, and why."""
 
@@ -68,10 +76,12 @@ class Trouble(msgspec.Struct):
 
 
 class Room:
-    """What is left of a budget, device by device; a device without a budget has no room."""
+    """What is left of a budget, less what is ``taken``, device by device; a device without a budget has no room."""
 
-    def __init__(self, budget: dict[str, int]) -> None:
+    def __init__(self, budget: dict[str, int], taken: Iterable[Placement] = ()) -> None:
         self.left = dict(budget)
+        for placement in taken:
+            self.take(placement)
 
     def take(self, placement: Placement) -> None:
         for device, size in placement.need.items():

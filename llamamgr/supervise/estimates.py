@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config, ModelConfig
-from llamamgr.host import memory as host_memory
-from llamamgr.host.gpus import gpu_memory
+from llamamgr.core.gguf import GgufError, Header
+from llamamgr.core.quants import CACHE_TYPES
+from llamamgr.models.facts import load_header
 from llamamgr.plan.events import HOST, ChildKey, Placement, Requested
-from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Shape, best_shape
-from llamamgr.plan.placement import placements
+from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, MICRO_BATCH, Files, Shape, best_shape
+from llamamgr.plan.placement import NOTHING, PER_PROCESS, Known, is_open, placements
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.measured import Measured
-from llamamgr.supervise.wishes import Wish, conflicts_of, key_of, stay_of
+from llamamgr.supervise.wishes import Wish, conflicts_of, key_of, stay_of, variant_of
+
+_HEADERS_KEPT = 64
+# Options of the engine by which a part of the model is kept off the GPUs: only the engine can tell what then goes where.
+_SPREADING = frozenset(
+    ("gpu-layers", "n-gpu-layers", "cpu-moe", "n-cpu-moe", "n-cpu-ffn", "override-tensor", "device")
+)
+_SPREADING |= {"split-mode", "tensor-split", "main-gpu", "kv-offload", "no-kv-offload"}
 
 
 class Estimates:
-    """Joins the configuration, the machine and what was measured; it decides nothing.
+    """Joins the configuration, the files and what was measured; it decides nothing.
 
     ``card_of`` is the model of a name in the configuration's groups.
     """
@@ -30,11 +40,7 @@ class Estimates:
         self.config = config
         self._measured = measured
         self._card_of = card_of or (lambda name: None)
-        self._gpus: dict[str, int] = {}
-
-    def look_at_gpus(self) -> None:
-        """Ask the system what is free on each GPU; blocking."""
-        self._gpus = {name: memory.free for name, memory in gpu_memory().items()}
+        self._headers: OrderedDict[str, Header | None] = OrderedDict()
 
     def key(self, model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig) -> ChildKey:
         """The child that would do. A request that names no context wants the default: somebody else's small one would not do."""
@@ -42,19 +48,47 @@ class Estimates:
         context = min(wanted, model.context) if model.context else wanted
         return key_of(model, build, options, settings, context)
 
+    def files(self, model: ModelCard, options: LoadOptions, settings: ModelConfig) -> Files:
+        """What the files tell; reads their headers once, so it may block for some milliseconds."""
+        beside = settings.adapters or model.adapters
+        projector = settings.projector or model.projector
+        draft = settings.draft_model if settings.draft_model.endswith(".gguf") else ""
+        said = {name.lstrip("-"): str(value) for name, value in settings.flags.items()}
+        reads_whole = {"embedding", "rerank"} & set(model.capabilities)
+        return Files(
+            header=self._header(model.path),
+            beside=sum(_size(path) for path in (*beside, *([projector] if projector else []))),
+            draft=self._header(draft) if draft else None,
+            draft_size=_size(draft) if draft else 0,
+            key_type=_cache_type(said.get("cache-type-k")),
+            value_type=_cache_type(said.get("cache-type-v")),
+            batch=(options.context or DEFAULT_CONTEXT) if reads_whole else _batch(options, said),
+            full_windows="swa-full" in said,
+        )
+
     def wish(
         self,
         model: ModelCard,
         build: Build,
         options: LoadOptions,
         settings: ModelConfig,
-        budget: Mapping[str, int],
+        files: Files,
+        main: int,
+        gpus: Mapping[str, int],
     ) -> Wish:
-        """The request with the shape of a child to be started for it: as many slots as ``budget`` holds."""
+        """The request with the shape of a child to be started for it: as many slots as its GPUs hold, else with main memory."""
         slots = settings.parallel or self.config.scheduler.parallel
-        whole = sum(budget.values())
-        shape = best_shape(model, options.context, slots, whole, lambda one: self._need(model, build, one))
-        return Wish(model, build, shape, options, settings)
+        bare = Wish(model, build, Shape(0, 0, 0, 0), options, settings)
+        variant = variant_of(bare)
+        on = {} if options.gpu_layers == 0 else gpus
+        on_gpus = sum(max(0, size - PER_PROCESS) for size in on.values())
+        for limit in (on_gpus, sum(on.values()) + main):
+            shape = best_shape(
+                model, options.context, slots, limit, lambda one: self._need(bare, variant, one), files
+            )
+            if shape.need <= limit:
+                break
+        return msgspec.structs.replace(bare, shape=shape)
 
     def demand(
         self,
@@ -66,7 +100,7 @@ class Estimates:
         priority: int = 0,
     ) -> Requested:
         """The event for the plan. ``places`` are where the child lives or may live; ``priority`` is the request's own."""
-        record = self._measured.record(wish.model, wish.build, wish.shape)
+        record = self._measured.record(wish, key.variant)
         return Requested(
             request=request,
             key=key,
@@ -80,26 +114,58 @@ class Estimates:
             pinned=wish.settings.pin,
         )
 
-    def places(self, wish: Wish, budget: Mapping[str, int]) -> tuple[Placement, ...]:
-        """Where a child of ``wish`` may live, best first: only GPUs that its build can use."""
-        capability = wish.build.card.capability
-        mine = {line.partition(":")[0] for line in capability.devices} if capability else set()
-        gpus = {name: size for name, size in budget.items() if name in mine}
-        return placements(wish.shape, gpus, on_gpu=wish.options.gpu_layers != 0)
+    def known(self, wish: Wish) -> Known:
+        """What such a child took when it ran before."""
+        record = self._measured.record(wish, variant_of(wish))
+        return Known(record.whole, record.memory) if record else NOTHING
 
-    def budget(self, held: Iterable[Placement], pids: Iterable[int]) -> dict[str, int]:
-        """What is free now and what children hold already (``held`` on GPUs, ``pids`` in main memory), less the reserve."""
-        limits = self.config.scheduler
-        taken: dict[str, int] = {}
-        for placement in held:
-            for device, size in placement.need.items():
-                taken[device] = taken.get(device, 0) + size
-        found = {name: free + taken.get(name, 0) - limits.gpu_reserve for name, free in self._gpus.items()}
-        resident = sum(host_memory.resident(pid) for pid in pids)
-        found[HOST] = limits.memory or host_memory.available() + resident - limits.reserve
-        return found
+    def is_open(self, wish: Wish, known: Known, main: int, gpus: Mapping[str, int]) -> bool:
+        """The engine's own figures may change where the child goes, or whether it fits at all."""
+        need = wish.shape.need
+        if not gpus or wish.options.gpu_layers == 0:
+            return not known.alone and is_open(need, [main])
+        if known.whole:
+            whole = sum(size for device, size in known.whole.items() if device != HOST)
+            return whole > sum(gpus.values())  # by which way to spread it, since it cannot be whole
+        spreads = wish.options.gpu_layers > 0 or any(n.lstrip("-") in _SPREADING for n in wish.settings.flags)
+        return spreads or is_open(need, [*gpus.values(), sum(gpus.values())])
 
-    def _need(self, model: ModelCard, build: Build, shape: Shape) -> int:
+    def places(
+        self, wish: Wish, known: Known, gpus: Mapping[str, int], left: Mapping[str, int]
+    ) -> tuple[Placement, ...]:
+        """Where a child of ``wish`` may live, best first. ``left`` is what is not taken now of each of ``gpus``."""
+        on_gpu = wish.options.gpu_layers != 0
+        return placements(wish.shape, gpus, on_gpu=on_gpu, known=known, left=left)
+
+    def _need(self, wish: Wish, variant: str, shape: Shape) -> int:
         """What such a child took when it ran before (and its prompt cache, which may not have been full), else the estimate."""
-        record = self._measured.record(model, build, shape)
-        return record.memory + shape.prompt_cache_mib * MIB if record else shape.need
+        record = self._measured.record(wish, variant, shape)
+        took = (sum(record.whole.values()) or record.memory) if record else 0
+        return took + shape.prompt_cache_mib * MIB if took else shape.need
+
+    def _header(self, path: str) -> Header | None:
+        """The header of a file, from memory if it was read before; None when it cannot be read."""
+        if path not in self._headers:
+            try:
+                self._headers[path] = load_header(Path(path))[0]
+            except (OSError, GgufError):
+                self._headers[path] = None
+            while len(self._headers) > _HEADERS_KEPT:
+                self._headers.popitem(last=False)
+        return self._headers[path]
+
+
+def _batch(options: LoadOptions, said: Mapping[str, str]) -> int:
+    value = said.get("ubatch-size", "")
+    return int(value) if value.isdigit() else options.batch if options.batch > 0 else MICRO_BATCH
+
+
+def _cache_type(said: str | None) -> str:
+    return said.lower() if said and said.lower() in CACHE_TYPES else "f16"
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

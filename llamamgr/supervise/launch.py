@@ -5,32 +5,27 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from llamamgr.core.flags import write_argv
 from llamamgr.host.files import discard
+from llamamgr.host.gpus import Gpu
 from llamamgr.host.processes import scrubbed_environment
 from llamamgr.plan.events import Placement
+from llamamgr.plan.memory import MIB
+from llamamgr.plan.placement import shares
+from llamamgr.supervise.devices import chooses, confined
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.wishes import Wish, flag_arguments
 
-_PING_SECONDS = (
-    10  # silence after which the engine sends an SSE comment; also bounds how long a stream holds its exit
-)
+Settings = dict[str, str | int | bool]
 
-
-_VISIBLE = {
-    "CUDA": "CUDA_VISIBLE_DEVICES",
-    "ROCm": "HIP_VISIBLE_DEVICES",
-    "Vulkan": "GGML_VK_VISIBLE_DEVICES",
-    "SYCL": "ONEAPI_DEVICE_SELECTOR",
-    "MUSA": "MUSA_VISIBLE_DEVICES",
-    "CANN": "ASCEND_RT_VISIBLE_DEVICES",
-}
-_PREFIX = {"SYCL": "level_zero:"}
+# silence after which the engine sends an SSE comment; also bounds how long a stream holds its exit
+_PING_SECONDS = 10
+NO_GPUS: Mapping[str, Gpu] = {}
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -46,11 +41,20 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    wish: Wish, placement: Placement, *, child: str, run: Path, state: Path, slots: Path | None = None
+    wish: Wish,
+    placement: Placement,
+    *,
+    child: str,
+    run: Path,
+    state: Path,
+    slots: Path | None = None,
+    gpus: Mapping[str, Gpu] = NO_GPUS,
+    gpu_reserve: int = 0,
 ) -> Launch:
     """Choose the endpoint and write the argv that this build accepts (filtered by its own ``--help``).
 
-    ``ConfigError`` for a flag of the model's settings that the build does not know.
+    ``gpus`` are those the build can use, ``gpu_reserve`` the bytes to be left free on each. ``ConfigError`` for a flag of the
+    model's settings that the build does not know.
     """
     model, build = wish.model, wish.build
     capability = build.card.capability
@@ -58,11 +62,15 @@ def prepare(
     unix = capability.unix_socket if capability else True
     endpoint = _unix_endpoint(run, child) if unix else _tcp_endpoint()
     can_keep_slots = slots is not None and "--slot-save-path" in flags
-    settings = _settings(wish, endpoint) | ({"slot_save_path": f"{slots}/"} if can_keep_slots else {})
+    confining, device = confined(placement, gpus, has_option="--device" in flags)
+    if chooses(wish.settings):
+        confining, device = {}, ""
+    settings = _settings(wish, endpoint) | spread(placement, gpu_reserve) | {"device": device}
+    settings |= {"slot_save_path": f"{slots}/"} if can_keep_slots else {}
     argv, unsaid = write_argv(settings, flags)
     argv += flag_arguments(wish.settings, build)
     environment = scrubbed_environment(dict(build.card.environment))
-    environment |= visible_devices(placement.devices) | wish.settings.env
+    environment |= confining | wish.settings.env
     # the engine reads a per-user config.ini before its arguments: give it an empty place to look in
     environment["XDG_CONFIG_HOME"] = str(state / "engine-config")
     if endpoint.api_key:
@@ -78,16 +86,12 @@ def prepare(
     )
 
 
-def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:
-    model, shape, options = wish.model, wish.shape, wish.options
-    settings: dict[str, str | int | bool] = {
-        "model": model.path,
+def _settings(wish: Wish, endpoint: Endpoint) -> Settings:
+    model, shape = wish.model, wish.shape
+    return load_settings(wish) | {
         "alias": model.name,
         "host": endpoint.socket or endpoint.host,
         "port": endpoint.port or False,
-        "parallel": shape.parallel,
-        "context": shape.context * shape.parallel,
-        "kv_unified": "off",
         "cache_ram": shape.prompt_cache_mib,
         "ui": "off",
         "offline": True,
@@ -97,8 +101,19 @@ def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:
         "log_colors": "off",
         "ping_interval": _PING_SECONDS,
         "projector": wish.settings.projector or model.projector,
-        "adapters": ",".join(wish.settings.adapters or model.adapters),
         "draft_model": wish.settings.draft_model,
+    }
+
+
+def load_settings(wish: Wish) -> Settings:
+    """What decides how much memory the model takes."""
+    model, shape, options = wish.model, wish.shape, wish.options
+    settings: Settings = {
+        "model": model.path,
+        "parallel": shape.parallel,
+        "context": shape.context * shape.parallel,
+        "kv_unified": "off",
+        "adapters": ",".join(wish.settings.adapters or model.adapters),
     }
     reads_whole = {"embedding": "embeddings", "rerank": "rerank"}
     kind = next((word for word in reads_whole if word in model.capabilities), "")
@@ -118,14 +133,14 @@ def _settings(wish: Wish, endpoint: Endpoint) -> dict[str, str | int | bool]:
     return settings
 
 
-def visible_devices(devices: Sequence[str]) -> dict[str, str]:
-    """The environment that confines a child to ``devices`` (names as ``--list-devices`` has them); empty for no GPU named."""
-    found: dict[str, list[str]] = {}
-    for device in devices:
-        kind = device.rstrip("0123456789")
-        if kind in _VISIBLE:
-            found.setdefault(kind, []).append(device[len(kind) :])
-    return {_VISIBLE[kind]: _PREFIX.get(kind, "") + ",".join(numbers) for kind, numbers in found.items()}
+def spread(placement: Placement, gpu_reserve: int) -> Settings:
+    """How the model is spread over its GPUs. Where the engine has the last word, it leaves ``gpu_reserve`` free on each."""
+    if placement.offload is not None:
+        layers, split, overrides = msgspec.structs.astuple(placement.offload)
+        return {"gpu_layers": str(layers), "tensor_split": split, "override_tensor": overrides}
+    if not placement.devices:
+        return {}
+    return {"tensor_split": shares(placement), "fit_target": max(1, gpu_reserve // MIB)}
 
 
 def _unix_endpoint(run: Path, child: str) -> Endpoint:

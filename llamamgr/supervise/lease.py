@@ -66,7 +66,10 @@ ChildState = Literal["loading", "ready", "lost", "stopping"]
 
 
 class ChildStatus(msgspec.Struct, frozen=True):
-    """One child as ``ps`` shows it. ``memory`` and ``memory_gpu`` are bytes, ``expires`` seconds since the epoch (inf = never)."""
+    """One child as ``ps`` shows it. ``memory`` and ``memory_gpu`` are bytes, ``expires`` seconds since the epoch (inf = never).
+
+    ``memory_gpu`` is measured where ``memory_devices`` tells it by GPU, else what the plan expects.
+    """
 
     id: str
     model: ModelCard
@@ -84,6 +87,7 @@ class ChildStatus(msgspec.Struct, frozen=True):
     expires: float
     devices: tuple[str, ...] = ()
     pinned: bool = False
+    memory_devices: dict[str, int] = {}
 
 
 class ChildCrashedError(Exception):

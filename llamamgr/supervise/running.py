@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import msgspec
 
 from llamamgr.host import memory as host_memory
-from llamamgr.plan.events import HOST, Placement
+from llamamgr.plan.events import Placement
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.lease import ChildStatus
@@ -16,18 +17,27 @@ from llamamgr.supervise.wishes import Wish
 
 
 class Running(msgspec.Struct):
-    """What the supervisor knows of a child beyond the plan. Times are wall clock seconds."""
+    """What the supervisor knows of a child beyond the plan. Times are wall clock seconds.
+
+    ``free_before`` is what was free on each GPU when it started, ``stirred`` how often children had come and gone there;
+    ``grew`` is what was less free once it was ready, if nothing else could be the cause.
+    """
 
     child: Child
     wish: Wish
     placement: Placement
     started: float
     ready: float = 0.0
+    free_before: dict[str, int] = msgspec.field(default_factory=dict)
+    stirred: int = 0
+    grew: dict[str, int] = msgspec.field(default_factory=dict)
     gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
-def describe(running: Running, plan: Scheduler, child_id: str, now: float) -> ChildStatus:
-    """One child for people; ``now`` is the plan's clock."""
+def describe(
+    running: Running, plan: Scheduler, child_id: str, now: float, held: Mapping[str, int]
+) -> ChildStatus:
+    """One child for people; ``now`` is the plan's clock, ``held`` what it holds on GPUs if that is known."""
     planned = plan.children[child_id]
     left = planned.keep_alive if planned.leases or planned.state == "loading" else planned.expires - now
     return ChildStatus(
@@ -42,7 +52,8 @@ def describe(running: Running, plan: Scheduler, child_id: str, now: float) -> Ch
         busy=len(planned.leases),
         queued=plan.queued(planned),
         memory=host_memory.resident(running.child.pid),
-        memory_gpu=sum(size for device, size in planned.placement.need.items() if device != HOST),
+        memory_gpu=sum(held.values()) or sum(planned.placement.need[name] for name in planned.placement.gpus),
+        memory_devices=dict(held),
         devices=planned.placement.devices,
         pinned=planned.pinned,
         started=running.started,

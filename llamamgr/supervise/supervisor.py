@@ -20,9 +20,8 @@ from types import TracebackType
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config, ModelConfig
 from llamamgr.core.errors import EngineError, LlamamgrError
-from llamamgr.host import memory as host_memory
 from llamamgr.plan.events import (
-    BudgetMeasured,
+    AwaitMemory,
     ChildBecameReady,
     ChildExited,
     ChildKey,
@@ -47,6 +46,7 @@ from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.launch import prepare
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
 from llamamgr.supervise.measured import Measured
+from llamamgr.supervise.memory import Memory
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
@@ -56,7 +56,6 @@ from llamamgr.supervise.wishes import Wish, flag_arguments, identity_of, key_of,
 log = logging.getLogger(__name__)
 
 _REMEMBERED_DEAD = 64
-_SAMPLE_SECONDS = 5.0
 _CUT_SECONDS = 8.0  # a child's stop sequence, and its clients being told
 
 
@@ -95,6 +94,7 @@ class Supervisor:
         self._trials = Trials()
         self._measured = Measured(state / "measured.json")
         self._estimates = Estimates(config, self._measured, card_of)
+        self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
         self._sampler: asyncio.Task[None] | None = None
         self._slots = SlotStore(
             state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
@@ -106,7 +106,7 @@ class Supervisor:
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
             )
         await self._tasks.__aenter__()
-        self._sampler = self._tasks.create_task(self._sample_memory(), name="memory sampler")
+        self._sampler = self._tasks.create_task(self._memory.watch(), name="memory watch")
         return self
 
     async def __aexit__(
@@ -206,9 +206,7 @@ class Supervisor:
         running = self._serving(wanted)
         if running is None:
             flag_arguments(settings, build)  # a wrong flag is told before anything waits
-            await self._measure_budget(build)
-            wish = self._estimates.wish(model, build, options, settings, self._plan.budget)
-            places = self._estimates.places(wish, self._plan.budget)
+            wish, places = await self._memory.places(model, build, options, settings)
         else:
             wish = Wish(model, build, running.wish.shape, options, settings)
             places = (running.placement,)
@@ -217,13 +215,6 @@ class Supervisor:
         self._wishes[request] = wish
         self._post(self._estimates.demand(request, wish, wanted, places, keep_alive, priority))
         return await future
-
-    async def _measure_budget(self, build: Build) -> None:
-        if build.card.capability and build.card.capability.devices:
-            await asyncio.to_thread(self._estimates.look_at_gpus)
-        held = [child.placement for child in self._plan.children.values()]
-        pids = [running.child.pid for running in self._running.values()]
-        self._post(BudgetMeasured(self._estimates.budget(held, pids)))
 
     def _leave(self, request: int) -> None:
         self._grants.pop(request, None)
@@ -274,7 +265,10 @@ class Supervisor:
     def status(self) -> tuple[ChildStatus, ...]:
         """See ``lease.Children.status``."""
         now = asyncio.get_running_loop().time()
-        found = [describe(running, self._plan, child_id, now) for child_id, running in self._running.items()]
+        found = [
+            describe(running, self._plan, child_id, now, self._memory.gauge.held(running))
+            for child_id, running in self._running.items()
+        ]
         return tuple(sorted(found, key=lambda child: -child.expires))
 
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
@@ -299,6 +293,11 @@ class Supervisor:
                 case StopChild(child, reason) if child in self._running:
                     log.info("stopping %s: %s", self._running[child].wish.model.name, reason)
                     self._running[child].child.stop()
+                case AwaitMemory(child, placement):
+                    self._tasks.create_task(
+                        self._memory.until_freed(child, placement, lambda: self._closing),
+                        name=f"memory of {child}",
+                    )
                 case GrantLease(request, child):
                     self._settle(request, child)
                 case RefuseRequest(request):
@@ -328,7 +327,16 @@ class Supervisor:
         try:
             kept = self._plan.children[child_id].key.folder
             slots = self._slots.folder(kept) if self._slots.limit else None
-            launch = prepare(wish, placement, child=child_id, run=self._run, state=self._state, slots=slots)
+            launch = prepare(
+                wish,
+                placement,
+                child=child_id,
+                run=self._run,
+                state=self._state,
+                slots=slots,
+                gpus=self._memory.gauge.of(wish.build),
+                gpu_reserve=self._config.scheduler.gpu_reserve,
+            )
         except OSError as error:
             cause = f"llama-server could not be prepared: {error}"
             asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
@@ -345,8 +353,8 @@ class Supervisor:
         def ready() -> None:
             running.ready = time.time()
             log.info("%s is ready after %.0f ms", wish.model.name, (running.ready - running.started) * 1000)
-            self._note_memory(running)
             self._post(ChildBecameReady(child_id))
+            self._tasks.create_task(self._memory.after_load(running), name=f"memory of {child_id}")
 
         async def healthy() -> None:
             if launch.slots:
@@ -372,6 +380,7 @@ class Supervisor:
         )
         self._trials.started(wish.build.key, asyncio.get_running_loop().time())
         running = Running(child, wish, placement, time.time())
+        self._memory.before_load(running)
         self._running[child_id] = running
         self._tasks.create_task(self._own(child), name=f"child {child_id}")
 
@@ -387,6 +396,7 @@ class Supervisor:
             cause = f"its supervision failed: {error}"
         finally:
             running = self._running.pop(child.id)
+            self._memory.after_exit(running)
             self._file.remove(child.id)
             self._remember(child.id, cause)
             self._post(ChildExited(child.id, cause))
@@ -420,20 +430,6 @@ class Supervisor:
         for request, wish in list(self._wishes.items()):
             if wish.build.key == build.key:
                 self._settle(request, EngineError(f"build {build.key} was given up"))
-
-    async def _sample_memory(self) -> None:
-        """Remember the most that each child took, and write it down."""
-        while True:
-            await asyncio.sleep(_SAMPLE_SECONDS)
-            for running in self._running.values():
-                if running.ready:
-                    self._note_memory(running)
-            await asyncio.to_thread(self._measured.save)
-
-    def _note_memory(self, running: Running) -> None:
-        memory = host_memory.resident(running.child.pid)
-        seconds = running.ready - running.started
-        self._measured.note(running.wish.model, running.wish.build, running.wish.shape, memory, seconds)
 
     def _remember(self, child_id: str, cause: str) -> None:
         self._dead[child_id] = cause

@@ -83,13 +83,23 @@ def key_of(
     return ChildKey(identity_of(model), build.key, hashlib.sha256(raw).hexdigest()[:12], context)
 
 
-def flag_arguments(settings: ModelConfig, build: Build) -> list[str]:
-    """``settings.flags`` as argv of this build; ``ConfigError`` for one it does not know, or that llamamgr decides."""
+def variant_of(wish: Wish) -> str:
+    """The ``variant`` of the key of a child of ``wish``."""
+    return key_of(wish.model, wish.build, wish.options, wish.settings, 0).variant
+
+
+def flag_arguments(settings: ModelConfig, build: Build, only: Mapping[str, str] | None = None) -> list[str]:
+    """``settings.flags`` as argv of this build; ``ConfigError`` for one it does not know, or that llamamgr decides.
+
+    ``only`` are the options of another tool of the build, which gets those it has.
+    """
     known: Mapping[str, str] = build.card.capability.flags if build.card.capability else {}
     argv: list[str] = []
     for name, value in settings.flags.items():
         option = f"--{name.lstrip('-')}"
         _check(option, known, build)
+        if only is not None and option not in only:
+            continue
         if value is True:
             argv.append(option)
         elif value is False:

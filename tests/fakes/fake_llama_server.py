@@ -28,8 +28,12 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``fail=STATUS``     answers every generation with that error status before any token
 ``wrong-port``      listens on the port after the asked one
 ``grandchild``      starts a process that inherits its pipes and outlives it by 20 s at most
+``keep-vram``       leaves its memory on the made-up GPUs when it ends, as a driver that is late does
 ``old-help``        is a build of a year ago: older options, older ``--version``, no UNIX sockets
 ==================  ==================================================================================
+
+Made-up GPUs come from the folder ``FAKE_GPUS`` (tests/fakes/gpus.py); they are called ``CUDA0`` …, or ``FAKE_GPU_KIND``. A fake
+with ``FAKE_VRAM=BYTES`` takes that much of those that it may use, and ends when one has too little.
 """
 
 from __future__ import annotations
@@ -91,6 +95,10 @@ OPTIONS = [
     (("-ngl", "--gpu-layers", "--n-gpu-layers"), "N", "max. number of layers to store in VRAM", "both"),
     (("-mg", "--main-gpu"), "INDEX", "the GPU to use for the model (default: 0)", "both"),
     (("-fit", "--fit"), "[on|off]", "whether to adjust unset arguments to fit in device memory", "new"),
+    (("-fitt", "--fit-target"), "MiB0,MiB1,MiB2,...", "target margin per device for --fit", "new"),
+    (("-dev", "--device"), "<dev1,dev2,..>", "comma-separated list of devices to use for offloading", "new"),
+    (("-ts", "--tensor-split"), "N0,N1,N2,...", "fraction of the model to offload to each GPU", "both"),
+    (("-ot", "--override-tensor"), "<tensor name pattern>=<buffer type>,...", "override tensor buffer type", "both"),
     (("--lora",), "FNAME", "path to LoRA adapter", "both"),
     (("-m", "--model"), "FNAME", "model path to load", "both"),
     (("--offline",), "", "Offline mode: forces use of cache, prevents network access", "both"),
@@ -254,6 +262,58 @@ STREAM_HEAD = (
 )
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 500: "Internal Server Error",
            501: "Not Implemented", 503: "Service Unavailable"}  # fmt: skip
+
+
+def visible_gpus() -> list[Path]:
+    """The folders of the GPUs that CUDA_VISIBLE_DEVICES shows, as CUDA reads it."""
+    root = os.environ.get("FAKE_GPUS", "")
+    found = sorted(Path(root).glob("[0-9][0-9]")) if root else []
+    found.sort(key=lambda place: (place / "address").read_text())
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return found
+    visible = []
+    for word in shown.split(","):
+        match = [g for i, g in enumerate(found) if word in (str(i), (g / "uuid").read_text())]
+        if not match:
+            break
+        visible += match
+    return visible
+
+
+def gpu_names() -> dict[str, Path]:
+    kind = os.environ.get("FAKE_GPU_KIND", "CUDA")
+    return {f"{kind}{number}": place for number, place in enumerate(visible_gpus())}
+
+
+def free_on(place: Path) -> int:
+    held = sum(int(file.read_text()) for file in (place / "held").glob("[0-9]*"))
+    return int((place / "total").read_text()) - held
+
+
+def take_memory(values: dict[str, str]) -> None:
+    """FAKE_VRAM bytes of the devices of --device (all without), by --tensor-split or in proportion to what is free."""
+    wanted, names = int(os.environ.get("FAKE_VRAM", "0")), gpu_names()
+    said = values.get("--device", ",".join(names))
+    if not said or said == "none":
+        return
+    if strange := [name for name in said.split(",") if name not in names]:
+        die(f'error while handling argument "--device": invalid device: {strange[0]}')
+    places = [names[name] for name in said.split(",")]
+    parts = [float(part) for part in values.get("--tensor-split", "").split(",") if part]
+    parts = parts or [float(free_on(place)) for place in places]
+    for place, part in zip(places, parts, strict=True):
+        size = int(wanted * part / sum(parts))
+        if size > free_on(place):
+            die("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory")
+        if size:
+            (place / "held" / f".{os.getpid()}").write_text(str(size))
+            (place / "held" / f".{os.getpid()}").replace(place / "held" / str(os.getpid()))
+
+
+def give_memory_back() -> None:
+    for place in visible_gpus():
+        (place / "held" / str(os.getpid())).unlink(missing_ok=True)
 
 
 class Fake:
@@ -866,6 +926,8 @@ def catch_stop(faults: dict[str, str]) -> None:
     def stop(*_: object) -> None:
         left[0] -= 1
         if left[0] < 0:
+            if "keep-vram" not in faults:
+                give_memory_back()
             os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
@@ -890,6 +952,7 @@ def main(argv: list[str]) -> None:
     threading.Thread(target=accept_forever, args=(fake, server), daemon=True).start()
     fake.load()
     catch_stop(faults)
+    take_memory(values)
     fake.loaded.set()
     log(f"llama_server: listening on {name}")
     fake.exit_if("ready")
@@ -903,7 +966,12 @@ def print_and_exit(asked: set[str], faults: dict[str, str]) -> None:
         old = "version: 6500 (ed7adbfef)\nbuilt with cc (Debian 12.2.0) 12.2.0 for x86_64-linux-gnu"
         print(old if "old-help" in faults else new, file=sys.stderr)
     elif "--list-devices" in asked:
-        print("Available devices:\n  (none)")
+        mib = 1024 * 1024
+        lines = [
+            f"  {name}: Made-up GPU ({int((place / 'total').read_text()) // mib} MiB, {free_on(place) // mib} MiB free)"
+            for name, place in gpu_names().items()
+        ]
+        print("\n".join(["Available devices:", *(lines or ["  (none)"])]))
     else:
         print(help_text(faults), end="")
     sys.exit(0)

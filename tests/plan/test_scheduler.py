@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llamamgr.plan.events import (
     HOST,
+    AwaitMemory,
     BudgetMeasured,
     ChildBecameReady,
     ChildExited,
@@ -21,6 +22,7 @@ from llamamgr.plan.events import (
     KeySuperseded,
     Left,
     Limits,
+    MemoryFreed,
     Placement,
     RefuseRequest,
     Requested,
@@ -30,6 +32,7 @@ from llamamgr.plan.events import (
     UnloadForced,
 )
 from llamamgr.plan.scheduler import Scheduler as Plan
+from llamamgr.plan.state import Room
 
 
 def Scheduler(memory: int, limits: Limits | None = None) -> Plan:
@@ -236,6 +239,76 @@ def test_room_is_made_only_on_the_device_that_is_short():
     assert plan.handle(third, 2) == [StopChild(second, "another model needs its memory")]
 
 
+def gpu(size: int, device: str = "G0") -> Placement:
+    return Placement({device: size, HOST: 1}, (device,))
+
+
+def wants(request: int, model: str, *places: Placement, **more: object) -> Requested:
+    return msgspec.structs.replace(asks(request, model, **more), placements=places)
+
+
+def on_gpu(plan: Plan, request: int, model: str, place: Placement, now: float, **more: object) -> str:
+    """A ready, idle child of ``model`` on a GPU."""
+    [start] = plan.handle(wants(request, model, place, **more), now)
+    plan.handle(ChildBecameReady(start.child), now)
+    plan.handle(Left(request), now)
+    return start.child
+
+
+def test_what_a_child_held_on_a_gpu_is_taken_until_it_was_seen_to_be_free():
+    plan = Plan({HOST: 100, "G0": 10})
+    first = on_gpu(plan, 1, "a", gpu(8), 0)
+    assert plan.handle(wants(2, "b", gpu(8)), 1) == [StopChild(first, "another model needs its memory")]
+    assert plan.handle(ChildExited(first, ""), 2) == [AwaitMemory(first, gpu(8))]
+    assert plan.handle(TimePassed(), 3) == []
+    [start] = plan.handle(MemoryFreed(first), 4)
+    assert start.request == 2
+
+
+def test_memory_that_nobody_reports_as_freed_counts_as_free_in_the_end():
+    plan = Plan({HOST: 100, "G0": 10}, Limits(memory_wait=7))
+    first = on_gpu(plan, 1, "a", gpu(8), 0)
+    plan.handle(wants(2, "b", gpu(8)), 1)
+    plan.handle(ChildExited(first, ""), 2)
+    assert plan.deadline() == 9
+    [start] = plan.handle(TimePassed(), 9)
+    assert start.request == 2
+
+
+def test_nobody_else_goes_for_memory_that_is_on_its_way():
+    plan = Plan({HOST: 100, "G0": 20})
+    first, second = on_gpu(plan, 1, "a", gpu(10), 0), on_gpu(plan, 2, "b", gpu(10), 1)
+    assert plan.handle(wants(3, "c", gpu(10)), 2) == [StopChild(first, "another model needs its memory")]
+    plan.handle(ChildExited(first, ""), 3)
+    assert plan.handle(TimePassed(), 4) == []
+    assert plan.children[second].state == "ready"
+
+
+def test_main_memory_is_free_when_the_process_is_gone():
+    plan = Scheduler(10)
+    first = loaded(plan, "a", 0, 1)
+    plan.handle(asks(2, "b"), 1)
+    [start] = plan.handle(ChildExited(first, ""), 2)
+    assert start.request == 2
+
+
+def test_a_model_that_fits_a_gpu_waits_for_it_rather_than_be_slow_for_as_long_as_it_lives():
+    plan = Plan({HOST: 100, "G0": 10})
+    plan.handle(wants(1, "a", gpu(8)), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    places = (gpu(8), Placement({"G0": 2, HOST: 7}, ("G0",), "partly"), Placement({HOST: 9}, (), "host"))
+    assert plan.handle(wants(2, "b", *places), 1) == []
+    assert plan.handle(Left(1), 2) == [StopChild("c1", "another model needs its memory")]
+
+
+def test_what_a_pinned_child_keeps_from_a_gpu_is_not_waited_for():
+    plan = Plan({HOST: 100, "G0": 10})
+    on_gpu(plan, 1, "a", gpu(8), 0, pinned=True)
+    places = (gpu(8), Placement({HOST: 9}, (), "host"))
+    [start] = plan.handle(wants(2, "b", *places), 1)
+    assert start.placement.tier == "host"
+
+
 def test_a_young_child_stays_for_its_minimum_residency():
     plan = Scheduler(10, Limits(min_residency=5, patience=60))
     loaded(plan, "a", 0, 1)
@@ -270,12 +343,26 @@ def test_a_forced_unload_stops_a_busy_child():
     assert plan.handle(Left(1), 2) == []
 
 
+def test_a_demand_that_a_shrunken_budget_cannot_hold_keeps_nobody_else_waiting():
+    plan = Plan({HOST: 60}, Limits(patience=5))
+    plan.handle(asks(1, "a", 40), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert plan.handle(asks(2, "b", 50), 1) == []  # a is busy
+    assert plan.handle(BudgetMeasured({HOST: 45}), 10) == []
+    plan.handle(Left(1), 11)
+    [stop, start] = [*plan.handle(asks(3, "c", 30), 12), *plan.handle(ChildExited("c1", ""), 13)]
+    assert (stop.child, start.request) == ("c1", 3)
+
+
 class Histories(RuleBasedStateMachine):
     """Random requests, leavings, readiness, exits and time; the world obeys every command sooner or later."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.plan = Scheduler(30, Limits(max_queue=12, queue_wait=200, patience=5))
+        self.plan = Plan(
+            {HOST: 30, "G0": 20, "G1": 20}, Limits(max_queue=12, queue_wait=200, patience=5, memory_wait=8)
+        )
+        self.settling: set[str] = set()
         self.now = 0.0
         self.number = 0
         self.open: set[int] = set()
@@ -284,7 +371,7 @@ class Histories(RuleBasedStateMachine):
 
     def tell(self, event: object) -> None:
         before = {c.id: set(c.leases) for c in self.plan.children.values()}
-        used_before = sum(c.placement.total for c in self.plan.children.values())
+        before_taken = self.taken()
         commands = self.plan.handle(event, self.now)
         for command in commands:
             match command:
@@ -302,9 +389,20 @@ class Histories(RuleBasedStateMachine):
                     assert request not in self.settled, "answered twice"
                     self.settled.add(request)
                     self.open.discard(request)
-                case StartChild():
-                    used = sum(c.placement.total for c in self.plan.children.values())
-                    assert used <= self.plan.budget[HOST] or used <= used_before
+                case StartChild(placement=placement):
+                    for device, used in self.taken().items():
+                        within = used <= self.plan.budget[device] or used <= before_taken.get(device, 0)
+                        assert within or device not in placement.need, f"too much on {device}"
+                case AwaitMemory(child):
+                    self.settling.add(child)
+
+    def taken(self) -> dict[str, int]:
+        """What children and what they left take, by device."""
+        found: dict[str, int] = {}
+        for holder in (*self.plan.children.values(), *self.plan.residues.values()):
+            for device, size in holder.placement.need.items():
+                found[device] = found.get(device, 0) + size
+        return found
 
     @rule(
         model=st.sampled_from("abcd"),
@@ -313,14 +411,34 @@ class Histories(RuleBasedStateMachine):
         context=st.sampled_from([0, 500, 2000]),
         priority=st.sampled_from([0, 0, 0, 2]),
         clash=st.sampled_from([(), (), ("a",), ("b", "c")]),
+        where=st.sampled_from(["host", "host", "gpus"]),
     )
     def request(
-        self, model: str, need: int, keep: float, context: int, priority: int, clash: tuple[str, ...]
+        self,
+        model: str,
+        need: int,
+        keep: float,
+        context: int,
+        priority: int,
+        clash: tuple[str, ...],
+        where: str,
     ) -> None:
         self.number += 1
         self.open.add(self.number)
         conflicts = frozenset(clash) - {model}
-        self.tell(asks(self.number, model, need, 2, keep, context, priority=priority, conflicts=conflicts))
+        asked = asks(self.number, model, need, 2, keep, context, priority=priority, conflicts=conflicts)
+        half = Placement({"G0": need // 2, "G1": need // 2, HOST: 1}, ("G0", "G1"))
+        rest = Placement({"G0": 20, "G1": 20, HOST: max(1, need - 40)}, ("G0", "G1"), "partly")
+        alone = Placement({HOST: need}, (), "host")
+        places = (gpu(need), gpu(need, "G1"), half, rest, alone) if where == "gpus" else asked.placements
+        self.tell(msgspec.structs.replace(asked, placements=places))
+
+    @precondition(lambda self: self.settling)
+    @rule(data=st.data())
+    def free_memory(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from(sorted(self.settling)))
+        self.settling.discard(child)
+        self.tell(MemoryFreed(child))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -363,7 +481,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(budget=st.sampled_from([20, 30, 60]))
     def measure(self, budget: int) -> None:
-        self.tell(BudgetMeasured({HOST: budget}))
+        self.tell(BudgetMeasured({HOST: budget, "G0": budget * 2 // 3, "G1": 20}))
 
     @invariant()
     def no_two_children_of_one_key(self) -> None:
@@ -389,8 +507,8 @@ class Histories(RuleBasedStateMachine):
         assert len(self.plan.waiting) <= self.plan.limits.max_queue
 
     def teardown(self) -> None:
-        """Once everybody behaves, nobody waits for ever."""
-        for _ in range(200):
+        """Once everybody behaves, nobody waits for ever; but for what the budget cannot hold any more."""
+        for _ in range(100):
             for request in list(self.granted):
                 self.leave_quietly(request)
             for child in list(self.plan.children.values()):
@@ -402,7 +520,10 @@ class Histories(RuleBasedStateMachine):
                 break
             self.now += 1.0
             self.tell(TimePassed())
-        assert not self.plan.waiting, "a demand was starved"
+        whole = Room(self.plan.budget)
+        waiting = self.plan.waiting.values()
+        starved = [d for d in waiting if not all(whole.short_of(place) for place in d.event.placements)]
+        assert not starved, "a demand was starved"
 
     def leave_quietly(self, request: int) -> None:
         self.open.discard(request)
