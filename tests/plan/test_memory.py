@@ -1,7 +1,12 @@
 """What a child is expected to take."""
 
+import msgspec
+
 from llamamgr.core.cards import ModelCard
-from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, best_shape, shape_of
+from llamamgr.core.gguf import Header, read_header
+from llamamgr.core.kv_cache import kv_bytes
+from llamamgr.models.writer import gguf_bytes
+from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Files, best_shape, shape_of
 
 CARD = ModelCard("m:latest", "d", ("/m.gguf",), 1000 * MIB, 0.0, context=32768, kv_bytes_per_token=100_000)
 
@@ -23,3 +28,47 @@ def test_slots_are_given_up_before_a_model_does_not_fit():
     assert best_shape(CARD, 4096, 4, roomy).parallel == 4
     assert best_shape(CARD, 4096, 4, roomy - 1).parallel == 2
     assert best_shape(CARD, 4096, 4, 0).parallel == 1
+
+
+def header(**more: object) -> Header:
+    known = {
+        "general.architecture": "llama",
+        "llama.block_count": 4,
+        "llama.embedding_length": 1024,
+        "llama.attention.head_count": 8,
+        "tokenizer.ggml.tokens": ["x"] * 100_000,
+    }
+    return read_header(gguf_bytes(known | more))
+
+
+def test_with_a_header_the_cache_follows_the_engines_own_rules():
+    plain = shape_of(CARD, 4096, 2, Files(header())).parts
+    assert plain.cache == kv_bytes(header(), 4096, parallel=2)
+    small = shape_of(CARD, 4096, 2, Files(header(), key_type="q8_0", value_type="q8_0")).parts
+    assert small.cache == plain.cache * 34 // 64
+
+
+def test_a_sliding_window_costs_no_more_than_its_length_unless_it_is_kept_full():
+    windows = {"llama.attention.sliding_window": 256, "llama.attention.sliding_window_pattern": [True] * 4}
+    sliding = header(**windows)
+    windowed = shape_of(CARD, 32768, 1, Files(sliding)).parts.cache
+    assert windowed < shape_of(CARD, 32768, 1, Files(header())).parts.cache // 10
+    full = shape_of(CARD, 32768, 1, Files(sliding, full_windows=True)).parts.cache
+    assert full == shape_of(CARD, 32768, 1, Files(header())).parts.cache
+
+
+def test_projector_adapters_and_draft_count():
+    bare = shape_of(CARD, 4096, 1, Files(header()))
+    more = shape_of(CARD, 4096, 1, Files(header(), beside=300 * MIB, draft=header(), draft_size=200 * MIB))
+    assert more.need - bare.need == 500 * MIB + kv_bytes(header(), 4096)
+
+
+def test_a_batch_of_logits_counts_and_a_model_that_only_embeds_has_none():
+    assert shape_of(CARD, 512, 1, Files(header())).parts.compute > 512 * 100_000 * 4
+    embeds = msgspec.structs.replace(CARD, capabilities=("embedding",))
+    assert shape_of(embeds, 512, 1, Files(header())).parts.compute == 64 * MIB
+
+
+def test_the_parts_are_the_whole():
+    shape = shape_of(CARD, 4096, 3, Files(header(), beside=MIB))
+    assert shape.need == shape.parts.total
