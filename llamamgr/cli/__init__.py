@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("llamamgr.cli.rm:remove", "Remove models of the own store."),
     "list": ("llamamgr.cli.list:list_models", "List the models."),
     "show": ("llamamgr.cli.show:show", "Show what is known of a model."),
+    "fit": ("llamamgr.cli.fit:fit", "Tell what memory a model takes, and where it would go."),
     "ps": ("llamamgr.cli.ps:ps", "List the models that are loaded."),
     "stop": ("llamamgr.cli.stop:stop", "Unload a model, or stop the daemon."),
     "quantize": ("llamamgr.cli.quantize:quantize", "Write a model in fewer bits per weight."),

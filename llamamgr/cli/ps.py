@@ -33,13 +33,19 @@ def _row(child: dict[str, Any]) -> tuple[str, ...]:
         child["state"],
         f"{child['build'].partition('/')[0]} b{child['build_number']}",
         str(child["pid"]),
-        human_size(child["memory"]),
+        _memory(child),
         ",".join(child["devices"]) or "-",
         str(child["context"]),
         f"{child['busy']}/{child['slots']}",
         str(child["queued"]),
         _until(child),
     )
+
+
+def _memory(child: dict[str, Any]) -> str:
+    """In main memory, and on GPUs."""
+    main, on_gpus = human_size(child["memory"]), child["memory_gpu"]
+    return f"{main} + {human_size(on_gpus)} GPU" if on_gpus else main
 
 
 def _until(child: dict[str, Any]) -> str:

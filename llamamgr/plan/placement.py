@@ -34,6 +34,11 @@ class Known(msgspec.Struct, frozen=True):
 NOTHING = Known()
 
 
+def better(measured: Known, said: Known) -> Known:
+    """What was measured comes before what the engine expects."""
+    return Known(measured.whole or said.whole, measured.alone or said.alone, said.partly)
+
+
 def placements(
     shape: Shape,
     gpus: Mapping[str, int],

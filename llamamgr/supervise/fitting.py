@@ -29,6 +29,7 @@ TOOL = "llama-fit-params"
 _DEADLINE = 10.0
 _KEPT = 256
 _GIB = 1024 * MIB
+_ALONE_SIDE = 32 * MIB  # of a process without GPUs, besides its model
 
 
 class Fitting:
@@ -94,12 +95,17 @@ class Fitting:
         return _placement(need, devices, options, wish) if need else None
 
     def _projected(self, wish: Wish, settings: Settings) -> dict[str, int]:
-        """Bytes by device in our names; {} when the tool does not say."""
+        """Bytes by device in our names; {} when the tool does not say. It knows nothing of projectors and draft models."""
         found = parse_devices(self._run(wish, settings | {"fit_print": "on"}))
+        if not found:
+            return {}
         need = {
             name: one.total + PER_PROCESS for name, one in found.items() if name != TOOLS_HOST and one.total
         }
-        return need | {HOST: found[TOOLS_HOST].total + HOST_SIDE} if found else {}
+        need[HOST] = found[TOOLS_HOST].total + (HOST_SIDE if need else _ALONE_SIDE)
+        parts = wish.shape.parts
+        need[next(iter(need))] += parts.projector + parts.draft if parts else 0
+        return need
 
     def _run(self, wish: Wish, settings: Settings) -> str:
         build = wish.build

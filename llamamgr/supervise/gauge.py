@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable, Mapping
 
 from llamamgr.core.cards import Build
-from llamamgr.core.config import SchedulerConfig
+from llamamgr.core.config import ModelConfig, SchedulerConfig
 from llamamgr.core.errors import LlamamgrError
 from llamamgr.host import memory as host_memory
 from llamamgr.host.gpus import Gpu, gpus, held_anywhere, listed
 from llamamgr.host.processes import capture, scrubbed_environment
 from llamamgr.plan.events import HOST, Placement
+from llamamgr.supervise.devices import is_allowed
 from llamamgr.supervise.running import Running
 
 _FRESH = 0.2  # seconds for which one reading serves all who ask
@@ -68,6 +69,10 @@ class Gauge:
         # a build for two interfaces sees each GPU twice: those the system tells are the surer ones
         told = [gpu for gpu in known if gpu.identity] or known
         return {gpu.name: gpu for gpu in told}
+
+    def usable(self, build: Build, settings: ModelConfig) -> list[str]:
+        """The GPUs that a model with ``settings`` may use on ``build``."""
+        return [name for name in self.of(build) if is_allowed(name, settings)]
 
     def budget(self, limits: SchedulerConfig, pids: Iterable[int]) -> dict[str, int]:
         """Bytes that all children together may take, by device."""

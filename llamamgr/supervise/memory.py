@@ -13,10 +13,9 @@ from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import ModelConfig
 from llamamgr.host import memory as host_memory
 from llamamgr.plan.events import HOST, BudgetMeasured, Event, MemoryFreed, Placement
-from llamamgr.plan.placement import Known
+from llamamgr.plan.placement import better
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.plan.state import Room
-from llamamgr.supervise.devices import is_allowed
 from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.fitting import Fitting
 from llamamgr.supervise.gauge import Gauge
@@ -63,8 +62,7 @@ class Memory:
         files = await asyncio.to_thread(self._estimates.files, model, options, settings)
         budget = self._plan.budget
         room = Room(budget, [child.placement for child in self._plan.children.values() if child.pinned])
-        usable = [name for name in self.gauge.of(build) if name in budget and is_allowed(name, settings)]
-        gpus = {name: max(0, room.left[name]) for name in usable}
+        gpus = {name: max(0, room.left.get(name, 0)) for name in self.gauge.usable(build, settings)}
         now = Room(budget, self._plan.taken()).left
         left = {name: max(0, now[name]) for name in gpus}
         wish = self._estimates.wish(model, build, options, settings, files, budget[HOST], gpus)
@@ -72,7 +70,7 @@ class Memory:
         if self._estimates.is_open(wish, known, budget[HOST], gpus):
             reserve = self._estimates.config.scheduler.gpu_reserve
             on = {} if options.gpu_layers == 0 else gpus
-            known = _joined(known, await self.fitting.known(wish, on, reserve, is_idle=left == gpus))
+            known = better(known, await self.fitting.known(wish, on, reserve, is_idle=left == gpus))
         return wish, self._estimates.places(wish, known, gpus, left)
 
     # -- a child's life
@@ -174,8 +172,3 @@ class Memory:
             self._measured.note(
                 wish, variant_of(wish), running.placement, taken, running.ready - running.started
             )
-
-
-def _joined(measured: Known, said: Known) -> Known:
-    """What was measured comes before what the engine expects."""
-    return Known(measured.whole or said.whole, measured.alone or said.alone, said.partly)

@@ -14,7 +14,7 @@ from llamamgr.core.config import ModelConfig
 from llamamgr.core.errors import BusyError
 from llamamgr.models.facts import load_header
 from llamamgr.plan.events import HOST
-from llamamgr.plan.memory import MIB, Files, Shape, shape_of
+from llamamgr.plan.memory import MIB, Files, Parts, Shape, shape_of
 from llamamgr.plan.placement import NOTHING, PER_PROCESS
 from llamamgr.supervise import fitting
 from llamamgr.supervise.fitting import Fitting
@@ -60,7 +60,7 @@ async def test_a_real_build_tells_what_the_estimate_of_the_cache_tells(real_buil
     started = time.monotonic()
     known = await Fitting().known(Wish(card, real_build, shape, LoadOptions(), ModelConfig()), {}, 0)
     assert time.monotonic() - started < 5
-    base = known.alone - fitting.HOST_SIDE
+    base = known.alone - fitting._ALONE_SIDE
     assert shape.parts.cache + card.size <= base + 2 * MIB
     assert base <= shape.parts.cache + card.size + shape.parts.compute
     assert known.whole == {}
@@ -85,6 +85,19 @@ async def test_the_figures_for_gpus_count_the_context_of_each(with_tool, calls, 
     assert known.partly is None
     assert "--ctx-size 4096" in calls.read_text()
     assert "--device CUDA0,CUDA1" in calls.read_text()
+
+
+async def test_projector_and_draft_are_added_to_what_the_tool_knows(with_tool, calls, monkeypatch):
+    monkeypatch.setenv("FAKE_FIT", "model=100,context=0,compute=0")
+    plain = wish(with_tool(TWO))
+    parts = Parts(GIB, 0, 0, 0, projector=3 * MIB, draft=4 * MIB)
+    more = msgspec.structs.replace(plain, shape=msgspec.structs.replace(plain.shape, parts=parts))
+    bare, whole = (
+        await Fitting().known(plain, {"CUDA0": GIB}, 0),
+        await Fitting().known(more, {"CUDA0": GIB}, 0),
+    )
+    assert whole.whole["CUDA0"] - bare.whole["CUDA0"] == 7 * MIB
+    assert (await Fitting().known(more, {}, 0)).alone - (await Fitting().known(plain, {}, 0)).alone == 7 * MIB
 
 
 async def test_a_model_that_is_too_big_is_spread_by_the_engines_own_rule(with_tool, calls, monkeypatch):
