@@ -38,6 +38,7 @@ class Fitting:
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[object, ...], Known] = OrderedDict()
         self._flags: dict[str, dict[str, str]] = {}
+        self._asking: dict[tuple[object, ...], asyncio.Lock] = {}
 
     async def known(
         self, wish: Wish, gpus: Mapping[str, int], reserve: int, *, is_idle: bool = True
@@ -59,12 +60,19 @@ class Fitting:
             classes,
             is_idle,
         )
-        if key not in self._answers:
-            self._answers[key] = await asyncio.to_thread(self._ask, wish, dict(gpus), reserve, is_idle)
-            while len(self._answers) > _KEPT:
-                self._answers.popitem(last=False)
-        self._answers.move_to_end(key)
-        return self._answers[key]
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            if key not in self._answers:
+                self._answers[key] = await asyncio.to_thread(self._ask, wish, dict(gpus), reserve, is_idle)
+            self._answers.move_to_end(key)
+            answer = self._answers[key]
+        self._forget()
+        return answer
+
+    def _forget(self) -> None:
+        """The oldest answers, and the locks that nobody holds."""
+        while len(self._answers) > _KEPT:
+            self._answers.popitem(last=False)
+        self._asking = {key: lock for key, lock in self._asking.items() if lock.locked()}
 
     def _ask(self, wish: Wish, gpus: dict[str, int], reserve: int, is_idle: bool) -> Known:
         try:

@@ -9,6 +9,7 @@ is looked at while no child of that GPU is loading and none has just gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping
 
@@ -21,6 +22,8 @@ from llamamgr.host.processes import capture, scrubbed_environment
 from llamamgr.plan.events import HOST, Placement
 from llamamgr.supervise.devices import is_allowed
 from llamamgr.supervise.running import Running
+
+log = logging.getLogger(__name__)
 
 _FRESH = 0.2  # seconds for which one reading serves all who ask
 _LIST_FRESH = 2.0  # the same for an engine's own list, which costs a process
@@ -52,7 +55,12 @@ class Gauge:
             if time.monotonic() - self._read_at < fresh and (build is None or self.of(build)):
                 return
             pids = [one.child.pid for one in running if one.child.pid]
-            found, self._told = await asyncio.to_thread(self._ask, pids, build)
+            try:
+                found, self._told = await asyncio.to_thread(self._ask, pids, build)
+            except Exception:
+                # a driver's surprise must not keep every model from starting; the last reading stands
+                log.exception("the GPUs' memory could not be read")
+                found = {}
             self._read_at = time.monotonic()
             self.gpus |= found
             gone = [placement.gpus for placement in leaving]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import time
@@ -140,6 +141,14 @@ async def test_a_tool_that_fails_is_asked_once_and_the_estimate_stands(
         assert await tool.known(asked, {}, 0) == NOTHING
     assert len(calls.read_text().splitlines()) == 1
     assert fault == "garbage" or fitting.TOOL in caplog.text
+
+
+async def test_requests_that_come_together_ask_once(with_tool, calls, monkeypatch):
+    monkeypatch.setenv("FAKE_FIT", "model=100,context=0,compute=0")
+    asked, tool = wish(with_tool()), Fitting()
+    found = await asyncio.gather(*(tool.known(asked, {}, 0) for _ in range(10)))
+    assert len(calls.read_text().splitlines()) == 1
+    assert {known.alone for known in found} == {found[0].alone}
 
 
 async def test_a_build_without_the_tool_is_not_asked(fake_build, calls):

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from llamamgr.core.config import ModelConfig
+from llamamgr.core.config import ModelConfig, SchedulerConfig
 from llamamgr.core.errors import BusyError
-from llamamgr.supervise import memory
+from llamamgr.plan.events import HOST
+from llamamgr.supervise import gauge, memory
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.supervisor import Supervisor
 from tests.fakes.gpus import GpuFarm
@@ -170,6 +171,25 @@ async def test_memory_that_is_never_freed_is_waited_for_with_a_bound_and_a_warni
         assert "still not free" in caplog.text
 
 
+async def test_a_child_that_is_loading_is_not_counted_as_memory_to_be_had(two_gpus, on_gpus):
+    only, models = TWO[:1], (sized("a", 5 * GIB), sized("b", 5 * GIB))
+    async with on_gpus(*models, faults="slow-load=0.5", devices=only) as owner, asyncio.TaskGroup() as tasks:
+        tasks.create_task(load(owner, "a", 5 * GIB))
+        await until(lambda: [child.state for child in owner.status()] == ["loading"])
+        owner._memory.gauge._read_at = 0.0
+        second = tasks.create_task(load(owner, "b", 5 * GIB))
+        await until(
+            lambda: any(
+                d.key.model != c.key.model
+                for d in owner._plan.waiting.values()
+                for c in owner._plan.children.values()
+            )
+        )
+        assert len(owner.status()) == 1
+        assert owner._plan.budget["CUDA0"] < 8 * GIB
+        assert (await second).devices == ("CUDA0",)
+
+
 async def test_a_crashed_childs_memory_is_waited_for_too(two_gpus, on_gpus):
     async with on_gpus(sized("a", 5 * GIB)) as owner:
         first = await load(owner, "a", 5 * GIB)
@@ -215,3 +235,37 @@ async def test_a_device_that_the_settings_name_is_left_to_them(two_gpus, on_gpus
         assert "CUDA_VISIBLE_DEVICES" not in environment(child.pid)
         assert two_gpus.holders() == {child.pid}
         assert (two_gpus.folder / "00" / "held" / str(child.pid)).exists()
+
+
+async def test_a_driver_that_surprises_keeps_no_model_from_starting(two_gpus, on_gpus, monkeypatch, caplog):
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("what is this")
+
+    async with on_gpus(sized("a", GIB), sized("b", GIB)) as owner:
+        assert (await load(owner, "a", GIB)).devices == ("CUDA0",)
+        monkeypatch.setattr("llamamgr.supervise.gauge.gpus", broken)
+        owner._memory.gauge._read_at = 0.0
+        assert (await load(owner, "b", GIB)).devices == ("CUDA1",)
+        assert "could not be read" in caplog.text
+
+
+async def test_what_another_program_frees_is_not_taken_for_what_a_child_held(two_gpus, on_gpus):
+    two_gpus.hold(1, 999_999, 2 * GIB)
+    async with on_gpus(sized("a", GIB), devices=TWO[:1], faults="keep-vram") as owner:
+        first = await load(owner, "a", GIB)
+        await owner.unload(model("a", size=GIB))
+        await until(lambda: first.id in owner._plan.residues)
+        two_gpus.release(999_999)
+        for _ in range(3):
+            seen = owner._memory.gauge._read_at
+            await until(lambda: owner._memory.gauge._read_at != seen)  # noqa: B023 - awaited here
+        assert first.id in owner._plan.residues
+        two_gpus.release(first.pid)
+        await until(lambda: not owner._plan.residues)
+
+
+def test_mapped_files_of_children_are_not_counted_twice_as_available(monkeypatch):
+    monkeypatch.setattr(gauge.host_memory, "available", lambda: 100 * GIB)
+    monkeypatch.setattr(gauge.host_memory, "unshared", {7: 2 * GIB, 8: GIB}.__getitem__)
+    budget = gauge.Gauge().budget(SchedulerConfig(reserve=GIB), [7, 8])
+    assert budget == {HOST: 102 * GIB}
