@@ -15,6 +15,7 @@ import msgspec
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.core.errors import ConfigError, UsageError
 from llamamgr.core.names import parse_instance_name
+from llamamgr.core.sampling import Range, check_together, parse_clamps, parse_defaults
 
 DEFAULT_PORT = 11434
 _HOST = re.compile(r"[A-Za-z0-9._:%-]*")
@@ -80,7 +81,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """``[models."name"]``: how one model is run. 0, "" and None leave a matter to the general settings.
 
     ``flags`` are llama-server's own options by their long names without dashes (``n-cpu-moe = 20``; true for a bare option),
-    ``env`` its environment. ``priority`` points weigh ten seconds of waiting each.
+    ``env`` its environment. ``priority`` points weigh ten seconds of waiting each. ``defaults`` and ``clamps`` are by the engine's
+    own names for what a request says (``core.sampling``).
     """
 
     instance: str = ""
@@ -96,6 +98,13 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     adapters: tuple[str, ...] = ()
     flags: dict[str, FlagValue] = {}
     env: dict[str, str] = {}
+    defaults: dict[str, Any] = {}
+    clamps: dict[str, Range] = {}
+
+    @property
+    def shapes_requests(self) -> bool:
+        """True when requests do not reach the engine as they came."""
+        return bool(self.defaults or self.clamps)
 
 
 class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +141,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def settings_of(self, model: str) -> ModelConfig:
         """The settings of the model called ``model`` (with its tag); a table named without a tag is for every tag."""
+        if not self.models:
+            return NO_SETTINGS
         wanted = model.lower()
         tables = {name.lower(): table for name, table in self.models.items()}
         return tables.get(wanted) or tables.get(wanted.rpartition(":")[0]) or NO_SETTINGS
@@ -150,7 +161,7 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
     """A ``Config`` of a TOML document; ``ConfigError`` names the key, and for a typo the key that was meant."""
     _check_keys(data, Config, origin, "")
     try:
-        config = msgspec.convert(data, Config)
+        config = msgspec.convert(_with_sampling(data), Config)
         _check_sources(config.sources)
         parse_address(config.server.host)
         for instance in [
@@ -170,6 +181,29 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
             f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
         ) from None
     return config
+
+
+def _with_sampling(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``data`` with the ``defaults`` and ``clamps`` of its models checked, and by the engine's names."""
+    models = data.get("models")
+    if not isinstance(models, Mapping):
+        return data
+    return {**data, "models": {name: _sampled(name, table) for name, table in models.items()}}
+
+
+def _sampled(name: str, table: Any) -> Any:
+    parsers = {"defaults": parse_defaults, "clamps": parse_clamps}
+    if not isinstance(table, Mapping) or not table.keys() & parsers.keys():
+        return table
+    where = f'models."{name}"'
+    found: dict[str, Any] = {}
+    for key, parse in parsers.items():
+        given = table.get(key, {})
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where}.{key} must be a table", f"write {key} = {{ temperature = 0.7 }}")
+        found[key] = parse(given, f"{where}.{key}")
+    check_together(found["defaults"], found["clamps"], where)
+    return {**table, **found}
 
 
 def _check_sources(sources: tuple[str, ...]) -> None:

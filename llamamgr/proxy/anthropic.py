@@ -21,7 +21,6 @@ from llamamgr.wire import anthropic, engine
 from llamamgr.wire.anthropic import MessagesRequest, Renderer
 from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import ChatRequest, Event, PromptRead
-from llamamgr.wire.persona import persona_of
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -32,7 +31,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
         asked = anthropic.parse_messages(body, fetched=await enclosures(asked.addresses))
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona_of(model)))
+    asked = msgspec.structs.replace(asked, chat=guided(asked.chat, services.persona_of(model)))
     return await Conversation(request, asked).run(want_of(model))
 
 
@@ -41,7 +40,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     services = services_of(request)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    chat = guided(asked.chat, persona_of(model))
+    chat = guided(asked.chat, services.persona_of(model))
     counted = 0
 
     async def attempt(lease: Lease) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 
-import msgspec
 from aiohttp import web
 
 from llamamgr.proxy import relay, replies
@@ -18,18 +17,17 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine, openai_completions
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.guidance import sampling_under
 from llamamgr.wire.openai_completions import CompletionRequest, Renderer
-from llamamgr.wire.persona import persona_of
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     asked = openai_completions.parse(await request.read())
-    model = await services_of(request).resolve(asked.model)
+    services = services_of(request)
+    model = await services.resolve(asked.model)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{asked.model}" does not support completion', param="model")
-    sampling = {**asked.sampling, **sampling_under(persona_of(model), asked.sampling)}
-    return await Continuation(request, msgspec.structs.replace(asked, sampling=sampling)).run(want_of(model))
+    asked = openai_completions.guided(asked, services.persona_of(model))
+    return await Continuation(request, asked).run(want_of(model))
 
 
 class Continuation:

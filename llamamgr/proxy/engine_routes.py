@@ -24,7 +24,9 @@ from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import golang, openai
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.guidance import bounded_body
 from llamamgr.wire.neutral import Failed
+from llamamgr.wire.persona import NOBODY, with_settings
 
 # of one connection, ours to say, or nobody's business behind this proxy
 _KEPT_BACK = frozenset(
@@ -71,6 +73,20 @@ _NOT_TOLD = frozenset(
 )
 
 
+# requests that generate, and the name under which each surely limits its answer
+_GENERATING = {
+    "/completion": "n_predict",
+    "/completions": "n_predict",
+    "/infill": "n_predict",
+    "/v1/completions": "max_tokens",
+    "/chat/completions": "max_tokens",
+    "/v1/chat/completions": "max_tokens",
+    "/v1/messages": "max_tokens",
+    "/responses": "max_output_tokens",
+    "/v1/responses": "max_output_tokens",
+}
+
+
 class _Named(msgspec.Struct):
     model: str | None = None
 
@@ -87,6 +103,8 @@ async def engine(request: web.Request) -> web.StreamResponse:
         part for part in request.rel_url.raw_query_string.split("&") if not part.startswith("model=")
     )
     path = request.path + (f"?{query}" if query else "")
+    if request.path in _GENERATING:
+        body = _bounded_body(services, model, request.path, body)
     return await Through(request, request.method, path, JSON if body else (), body).run(Want(model))
 
 
@@ -100,12 +118,23 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _KEPT_BACK]
     if not request.can_read_body:
         return await Through(request, request.method, target, headers).run(Want(model))
+    if f"/{unquote(path)}" in _GENERATING and services.config.settings_of(model.name).shapes_requests:
+        body = _bounded_body(services, model, f"/{unquote(path)}", await request.read())
+        return await Through(request, request.method, target, headers, body).run(Want(model))
     limit = services.config.server.body_limit
     length = request.content_length
     if length is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, length)
     pieces = _bounded(request, limit)
     return await Through(request, request.method, target, headers, pieces, length).run(Want(model))
+
+
+def _bounded_body(services: Services, model: ModelCard, path: str, body: bytes) -> bytes:
+    """``body`` within the model's settings. A Modelfile has no say in the engine's own requests."""
+    settings = services.config.settings_of(model.name)
+    if not settings.shapes_requests:
+        return body
+    return bounded_body(body, with_settings(NOBODY, settings), _GENERATING[path])
 
 
 async def _bounded(request: web.Request, limit: int) -> AsyncIterator[bytes]:

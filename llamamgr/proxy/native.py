@@ -20,7 +20,7 @@ from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, Event, Finished
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
-from llamamgr.wire.persona import Persona, persona_of
+from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ async def _answer(
     services = services_of(request)
     since = services.clock()
     model = await _model(services, asked.model)
-    persona = persona_of(model)
+    persona = services.persona_of(model)
     if asked.is_unload:
         await services.children.unload(model)
     else:

@@ -20,7 +20,6 @@ from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided_body
 from llamamgr.wire.openai_relay import BadAnswerError, Relay
-from llamamgr.wire.persona import persona_of
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -29,7 +28,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     asked = openai_chat.prepare(await request.read(), fetching=fetching)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    body = guided_body(asked.body, persona_of(model))
+    body = guided_body(asked.body, services.persona_of(model))
     if asked.addresses:
         body = openai_chat.enclosed(body, await enclosures(asked.addresses))
     return await Passage(request, msgspec.structs.replace(asked, body=body)).run(want_of(model))

@@ -21,7 +21,7 @@ from llamamgr.wire import engine, responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import Event, Message
-from llamamgr.wire.persona import persona_of
+from llamamgr.wire.persona import Persona
 from llamamgr.wire.responses_answer import Renderer
 from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import ResponseRequest
@@ -46,7 +46,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         before = known.turns
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=any(turn.parts for turn in (*before, *asked.turns)))
-    return await Conversation(request, asked, before).run(want_of(model))
+    return await Conversation(request, asked, before, services.persona_of(model)).run(want_of(model))
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -71,10 +71,13 @@ def _unknown(request: web.Request) -> DialectError:
 class Conversation:
     """One answer on its way, as a stream of events or one response."""
 
-    def __init__(self, request: web.Request, asked: ResponseRequest, before: tuple[Message, ...]) -> None:
+    def __init__(
+        self, request: web.Request, asked: ResponseRequest, before: tuple[Message, ...], persona: Persona
+    ) -> None:
         self._request = request
         self._asked = asked
         self._before = before
+        self._persona = persona  # of the model asked for: a lease may tell another one of the same file
         self._services = services_of(request)
         self._headers = replies.left_out(asked.left_out)
         self._writer = Writer(request, replies.EVENTS, self._headers)
@@ -106,7 +109,7 @@ class Conversation:
             if data:
                 await self._writer.write(data)
 
-        chat = guided(self._asked.chat(self._before), persona_of(lease.model))
+        chat = guided(self._asked.chat(self._before), self._persona)
         await relay.generate(lease, engine.chat_call(chat), take)
         if self._asked.store:
             turns = (*self._before, *self._asked.turns, renderer.message)

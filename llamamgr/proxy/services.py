@@ -21,6 +21,7 @@ from llamamgr.proxy.transfers import Transfers
 from llamamgr.proxy.visit import current
 from llamamgr.supervise.lease import Children
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.persona import Persona, persona_of, with_settings
 from llamamgr.wire.responses_memory import Memory
 
 
@@ -99,6 +100,10 @@ class Services(msgspec.Struct):
         if not self.shows(model):
             raise OutOfScopeError(asked)
         current().model = model
+
+    def persona_of(self, model: ModelCard) -> Persona:
+        """What the model's Modelfile and its settings add to a request, as they are now."""
+        return with_settings(persona_of(model), self.config.settings_of(model.name))
 
 
 SERVICES = web.AppKey("services", Services)

@@ -9,8 +9,9 @@ import msgspec
 from llamamgr.core.errors import InvalidNameError
 from llamamgr.core.names import ModelName
 from llamamgr.wire import golang
+from llamamgr.wire.clamping import clamping
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Think
+from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Sampling, Think
 from llamamgr.wire.ollama_options import settle
 from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
 from llamamgr.wire.persona import NOBODY, Persona, begin
@@ -70,12 +71,17 @@ def to_chat_request(
     return ChatRequest(
         messages=turns(request, persona),
         tools=request.tools if isinstance(request, ChatBody) else (),
-        sampling=settle(request.options.over(persona.options).sampling, context),
+        sampling=_sampling(request, context, persona),
         response_format=request.response_format,
         think=thinking(request, capabilities),
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
     )
+
+
+def _sampling(request: Inference, context: int, persona: Persona) -> Sampling:
+    settled = settle(request.options.over(persona.options).sampling, context)
+    return {**settled, **clamping(settled, persona.clamps)} if persona.clamps else settled
 
 
 def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
@@ -109,7 +115,7 @@ def to_prompt_request(
     """For the engine's completion endpoint; ``prompt`` is a raw one, or what the model's template made."""
     return PromptRequest(
         prompt=prompt,
-        sampling=settle(request.options.over(persona.options).sampling, context),
+        sampling=_sampling(request, context, persona),
         response_format=request.response_format,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,

@@ -17,7 +17,9 @@ from llamamgr.wire import golang
 from llamamgr.wire.engine import EngineCall
 from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of
 from llamamgr.wire.errors import DialectError, ProtocolError
+from llamamgr.wire.guidance import laid_over
 from llamamgr.wire.neutral import Failed
+from llamamgr.wire.persona import NOBODY, Persona
 from llamamgr.wire.sse import SseParser
 
 Prompt: TypeAlias = str | tuple[int, ...]
@@ -123,6 +125,15 @@ def parse(body: bytes) -> CompletionRequest:
     )
     _check(request, wire.best_of)
     return request
+
+
+def guided(request: CompletionRequest, persona: Persona) -> CompletionRequest:
+    """With the persona's sampling where it says nothing, and no more answers or other values than the persona allows."""
+    if persona == NOBODY:
+        return request
+    changed = laid_over(persona, {**request.sampling, "n": request.n})
+    n = changed.pop("n", request.n)
+    return msgspec.structs.replace(request, sampling={**request.sampling, **changed}, n=n)
 
 
 def _check(request: CompletionRequest, best_of: int | None) -> None:

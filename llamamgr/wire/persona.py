@@ -1,12 +1,15 @@
-"""What a Modelfile adds to every request: words before it, option values under it, and a template of its own."""
+"""What a Modelfile and a model's settings add to every request: words before it, values under it, ranges around it, a template."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import msgspec
 
 from llamamgr.core.cards import ModelCard
+from llamamgr.core.config import ModelConfig
+from llamamgr.core.sampling import Range
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.gotemplate import Template, TemplateError, compiled
 from llamamgr.wire.neutral import Message
@@ -17,13 +20,15 @@ from llamamgr.wire.template_answer import Marks, marks_of
 class Persona(msgspec.Struct, frozen=True):
     """``system`` and ``messages`` begin a conversation; ``options`` hold where the request says nothing.
 
-    ``template`` is the text of a Go template, "" = the file's own chat template.
+    ``template`` is the text of a Go template, "" = the file's own chat template. ``clamps`` are ranges that hold whoever says a
+    value, by the engine's names.
     """
 
     system: str = ""
     messages: tuple[Message, ...] = ()
     options: Options = Options()
     template: str = ""
+    clamps: Mapping[str, Range] = {}
 
 
 NOBODY = Persona()
@@ -35,6 +40,15 @@ def persona_of(card: ModelCard) -> Persona:
         return NOBODY
     messages = tuple(Message(role, content) for role, content in card.messages)
     return Persona(card.system, messages, _options(msgspec.json.encode(card.settings)), card.template)
+
+
+def with_settings(persona: Persona, settings: ModelConfig) -> Persona:
+    """``persona`` with what a model's settings say: their defaults come before a Modelfile's."""
+    if not settings.shapes_requests:
+        return persona
+    former = persona.options
+    options = Options({**former.sampling, **settings.defaults}, former.load, former.ignored)
+    return msgspec.structs.replace(persona, options=options, clamps=settings.clamps)
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``cut=N``           after N tokens closes the connection without the last chunk
 ``no-done``         ends a chat stream cleanly but without its last events
 ``fail=STATUS``     answers every generation with that error status before any token
+``record=PATH``     appends each request that has a body to PATH: one JSON line of path and body
 ``wrong-port``      listens on the port after the asked one
 ``grandchild``      starts a process that inherits its pipes and outlives it by 20 s at most
 ``keep-vram``       leaves its memory on the made-up GPUs when it ends, as a driver that is late does
@@ -477,12 +478,18 @@ class Connection:
             if not fake.loaded.is_set():
                 raise Refusal(503, "Loading model", "unavailable_error")
             self.check_key(path, headers)
+            if body and fake.flag("record"):
+                self.record(path, body)
             handler = ROUTES.get((method, path))
             if handler is None:
                 raise Refusal(404, "File Not Found", "not_found_error")
             handler(self, read_json(body) if method == "POST" else {})
         except Refusal as refusal:
             self.respond(refusal.status, refusal.body)
+
+    def record(self, path: str, body: bytes) -> None:
+        with Path(self.fake.faults["record"]).open("ab") as file:
+            file.write(json.dumps({"path": path, "body": json.loads(body)}).encode() + b"\n")
 
     def check_key(self, path: str, headers: dict[str, str]) -> None:
         given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from llamamgr.core.config import Config, RegistryConfig, ServerConfig
+from llamamgr.core.config import Config, RegistryConfig, ServerConfig, parse_config
 from llamamgr.host.paths import Paths
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
@@ -107,6 +107,7 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
         binary: Path = fake_binary,
         server: ServerConfig | None = None,
         registry: RegistryConfig | None = None,
+        models: dict[str, Any] | None = None,
         **more: Any,
     ) -> AsyncIterator[Front]:
         home = folder / "home"
@@ -115,6 +116,7 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
             models_dirs=(str(models_dir),),
             server=server or ServerConfig(),
             registry=registry or RegistryConfig(ollama=NOBODY, hub=NOBODY),
+            models=parse_config({"models": models or {}}).models,
         )
         children = TestChildren(binary, folder, faults)
         stopped: list[bool] = []
