@@ -6,6 +6,7 @@ The order in which a value is decided: command line flag, environment (``LLAMAMG
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -82,7 +83,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     ``flags`` are llama-server's own options by their long names without dashes (``n-cpu-moe = 20``; true for a bare option),
     ``env`` its environment. ``priority`` points weigh ten seconds of waiting each. ``defaults`` and ``clamps`` are by the engine's
-    own names for what a request says (``core.sampling``).
+    own names for what a request says (``core.sampling``). ``ttl`` is how long the model stays idle at most, whatever
+    ``keep_alive`` a request asks for.
     """
 
     instance: str = ""
@@ -90,6 +92,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     context: Count = 0
     parallel: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     keep_alive: str | int | float | None = None
+    ttl: str | int | float | None = None
     priority: int = 0
     pin: bool = False
     preload: bool = False
@@ -105,6 +108,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     def shapes_requests(self) -> bool:
         """True when requests do not reach the engine as they came."""
         return bool(self.defaults or self.clamps)
+
+    @property
+    def ttl_seconds(self) -> float:
+        """``ttl``; infinite where it is not set, or 0."""
+        return parse_keep_alive(self.ttl) or math.inf if self.ttl is not None else math.inf
 
 
 class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,8 +180,10 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
         for kept in [
             config.keep_alive,
             *(t.keep_alive for t in config.models.values() if t.keep_alive is not None),
+            *(t.ttl for t in config.models.values() if t.ttl is not None),
         ]:
             parse_keep_alive(kept)
+        _check_stays(config.models)
     except UsageError as error:
         raise ConfigError(f"{origin}: {error.what}", error.hint) from None
     except (msgspec.ValidationError, ValueError) as error:
@@ -204,6 +214,14 @@ def _sampled(name: str, table: Any) -> Any:
         found[key] = parse(given, f"{where}.{key}")
     check_together(found["defaults"], found["clamps"], where)
     return {**table, **found}
+
+
+def _check_stays(models: Mapping[str, ModelConfig]) -> None:
+    for name, table in models.items():
+        if table.pin and table.ttl_seconds < math.inf:
+            raise ValueError(
+                f'models."{name}": pin keeps a model for ever, and ttl lets it go; set one of them'
+            )
 
 
 def _check_sources(sources: tuple[str, ...]) -> None:

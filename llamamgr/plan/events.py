@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -89,7 +90,8 @@ class Requested(msgspec.Struct, frozen=True):
 
     ``start_key`` is the key a newly started child would have (context ≥ wanted), ``placements`` where it may live, best first.
     A ``priority`` point weighs as much as ``PRIORITY_SECONDS`` of waiting. ``conflicts`` are models it cannot live beside,
-    ``reload_seconds`` what bringing it back costs; a ``pinned`` child is never evicted and never expires.
+    ``reload_seconds`` what bringing it back costs; a ``pinned`` child is never evicted and never expires. ``ttl`` is how long its
+    child may stay idle whatever ``keep_alive`` says.
     """
 
     request: int
@@ -102,6 +104,7 @@ class Requested(msgspec.Struct, frozen=True):
     conflicts: frozenset[str] = frozenset()
     reload_seconds: float = 1.0
     pinned: bool = False
+    ttl: float = math.inf
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -140,6 +143,13 @@ class KeySuperseded(msgspec.Struct, frozen=True):
     child: str
 
 
+class TtlChanged(msgspec.Struct, frozen=True):
+    """The child may stay idle for ``ttl`` seconds at most, whatever it was asked for."""
+
+    child: str
+    ttl: float
+
+
 class UnloadForced(msgspec.Struct, frozen=True):
     """Children of ``model`` go now, whatever they are doing."""
 
@@ -170,6 +180,7 @@ Event = (
     | ChildExited
     | KeepAliveChanged
     | KeySuperseded
+    | TtlChanged
     | UnloadForced
     | MemoryFreed
     | BudgetMeasured

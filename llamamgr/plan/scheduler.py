@@ -52,6 +52,7 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    TtlChanged,
     UnloadForced,
 )
 from llamamgr.plan.placement import best_tier
@@ -127,6 +128,8 @@ class Scheduler:
             case KeySuperseded(child):
                 if child in self.children:
                     self.children[child].superseded = True
+            case TtlChanged(child, ttl):
+                self._limit_stay(child, ttl)
             case UnloadForced(model):
                 for one in [
                     c for c in self.children.values() if c.key.model == model and c.state != "stopping"
@@ -165,7 +168,7 @@ class Scheduler:
         child.leases.discard(request)
         child.used = now
         child.keep_alive = keep_alive
-        child.expires = math.inf if child.pinned else now + keep_alive
+        child.expires = now + child.stay
 
     def _ready(self, child_id: str, now: float) -> None:
         child = self.children.get(child_id)
@@ -173,7 +176,7 @@ class Scheduler:
             return
         child.state = "ready"
         child.used = child.ready_at = now
-        child.expires = math.inf if child.pinned else now + child.keep_alive
+        child.expires = now + child.stay
         trouble = self._trouble.get(child.key)
         if trouble is not None:
             trouble.until = 0.0
@@ -220,12 +223,19 @@ class Scheduler:
         for child in self.children.values():
             if child.key.model == model and child.state in ("loading", "ready"):
                 child.keep_alive = keep_alive
-                child.expires = now + keep_alive
+                child.expires = now + min(keep_alive, child.ttl)  # who unloads a pinned child means it
                 for request in child.leases:
                     self._keep_alive[request] = keep_alive
         for demand in self.waiting.values():
             if demand.key.model == model:
                 demand.event = msgspec.structs.replace(demand.event, keep_alive=keep_alive)
+
+    def _limit_stay(self, child_id: str, ttl: float) -> None:
+        child = self.children.get(child_id)
+        if child is not None:
+            child.ttl = ttl
+            if child.is_idle and not child.pinned:
+                child.expires = min(child.expires, child.used + ttl)
 
     def _expire(self, now: float) -> None:
         self.residues = {id_: residue for id_, residue in self.residues.items() if residue.until > now}
@@ -233,7 +243,8 @@ class Scheduler:
             if child.is_idle and child.superseded:
                 self._stop(child, "its settings changed")
             elif child.is_idle and child.expires <= now and not self._wanted(child):
-                self._stop(child, "its keep-alive ran out")
+                ran_out = "ttl" if child.ttl < child.keep_alive else "keep-alive"
+                self._stop(child, f"its {ran_out} ran out")
         for demand in list(self.waiting.values()):
             if now - demand.since >= self.limits.queue_wait:
                 del self.waiting[demand.request]
@@ -398,6 +409,7 @@ class Scheduler:
             keep_alive=asked.keep_alive,
             reload_seconds=asked.reload_seconds,
             pinned=asked.pinned,
+            ttl=asked.ttl,
             conflicts=asked.conflicts,
             used=now,
         )

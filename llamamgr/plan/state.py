@@ -43,6 +43,7 @@ class Child(msgspec.Struct):
     keep_alive: float
     reload_seconds: float = 1.0
     pinned: bool = False
+    ttl: float = math.inf
     conflicts: frozenset[str] = frozenset()
     state: Literal["loading", "ready", "lost", "stopping"] = "loading"
     was_loading: bool = False
@@ -55,6 +56,11 @@ class Child(msgspec.Struct):
     @property
     def is_idle(self) -> bool:
         return self.state == "ready" and not self.leases
+
+    @property
+    def stay(self) -> float:
+        """Seconds it stays once it is idle."""
+        return math.inf if self.pinned else min(self.keep_alive, self.ttl)
 
     def clashes(self, model: str, conflicts: frozenset[str]) -> bool:
         return self.key.model in conflicts or model in self.conflicts

@@ -112,6 +112,7 @@ class Estimates:
             conflicts=conflicts_of(wish.model, self.config, self._card_of),
             reload_seconds=record.load_seconds if record else 1.0,
             pinned=wish.settings.pin,
+            ttl=wish.settings.ttl_seconds,
         )
 
     def known(self, wish: Wish) -> Known:

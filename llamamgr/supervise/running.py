@@ -39,7 +39,7 @@ def describe(
 ) -> ChildStatus:
     """One child for people; ``now`` is the plan's clock, ``held`` what it holds on GPUs if that is known."""
     planned = plan.children[child_id]
-    left = planned.keep_alive if planned.leases or planned.state == "loading" else planned.expires - now
+    left = planned.stay if planned.leases or planned.state == "loading" else planned.expires - now
     return ChildStatus(
         id=child_id,
         model=running.wish.model,

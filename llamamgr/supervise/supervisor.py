@@ -37,6 +37,7 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    TtlChanged,
     UnloadForced,
 )
 from llamamgr.plan.scheduler import Scheduler
@@ -247,6 +248,8 @@ class Supervisor:
             if key.variant != self._plan.children[child_id].key.variant:
                 drained.append(wish.model.name)
                 self._post(KeySuperseded(child_id))
+            else:
+                self._post(TtlChanged(child_id, settings.ttl_seconds))
         return drained
 
     # -- for people

@@ -1,5 +1,7 @@
 """The configuration: every mistake is named."""
 
+import math
+
 import pytest
 
 from llamamgr.core.config import Address, Config, parse_address, parse_config
@@ -62,6 +64,18 @@ def test_a_typo_in_a_models_table_names_the_table():
         parse_config({"models": {"tiny": {"paralel": 2}}})
     assert 'models."tiny".paralel' in caught.value.what
     assert "parallel" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"), [(None, math.inf), (0, math.inf), ("10m", 600.0), (30, 30.0), (-1, math.inf)]
+)
+def test_a_ttl_is_a_duration_and_none_is_no_limit(ttl: object, seconds: float):
+    assert parse_config({"models": {"tiny": {"ttl": ttl}}}).settings_of("tiny").ttl_seconds == seconds
+
+
+def test_a_pinned_model_has_no_ttl():
+    with pytest.raises(ConfigError, match=r'models."tiny": pin'):
+        parse_config({"models": {"tiny": {"ttl": "10m", "pin": True}}})
 
 
 def test_a_models_keep_alive_must_be_a_duration():

@@ -29,10 +29,13 @@ from llamamgr.plan.events import (
     StartChild,
     StopChild,
     TimePassed,
+    TtlChanged,
     UnloadForced,
 )
 from llamamgr.plan.scheduler import Scheduler as Plan
 from llamamgr.plan.state import Room
+
+TTL = 5.0
 
 
 def Scheduler(memory: int, limits: Limits | None = None) -> Plan:
@@ -155,6 +158,41 @@ def test_a_negative_keep_alive_never_expires():
     plan = Scheduler(100)
     loaded(plan, "a", 0, 1, keep=math.inf)
     assert plan.handle(TimePassed(), 1e9) == []
+
+
+def test_a_ttl_is_stronger_than_a_keep_alive_for_ever():
+    plan = Scheduler(100)
+    child = loaded(plan, "a", 0, 1, keep=math.inf, ttl=30.0)
+    assert plan.deadline() == 30
+    assert plan.handle(TimePassed(), 29) == []
+    assert plan.handle(TimePassed(), 30) == [StopChild(child, "its ttl ran out")]
+
+
+def test_a_ttl_counts_idle_seconds_and_a_shorter_keep_alive_comes_first():
+    plan = Scheduler(100)
+    child = loaded(plan, "a", 0, 1, keep=5.0, ttl=30.0)
+    plan.handle(asks(2, "a", keep=math.inf, ttl=30.0), 4)
+    assert plan.handle(TimePassed(), 100) == []  # a busy child is never a victim
+    plan.handle(Left(2), 100)
+    assert plan.handle(TimePassed(), 129) == []
+    plan.handle(asks(3, "a", keep=5.0, ttl=30.0), 129)
+    plan.handle(Left(3), 129)
+    assert plan.handle(TimePassed(), 134) == [StopChild(child, "its keep-alive ran out")]
+
+
+def test_a_ttl_that_changes_holds_for_what_is_idle_already():
+    plan = Scheduler(100)
+    child = loaded(plan, "a", 0, 1, keep=math.inf)
+    plan.handle(TtlChanged(child, 10.0), 5)
+    assert plan.deadline() == 10
+    assert plan.handle(TtlChanged(child, 3.0), 6) == [StopChild(child, "its ttl ran out")]
+
+
+def test_no_keep_alive_set_later_outlasts_a_ttl():
+    plan = Scheduler(100)
+    loaded(plan, "a", 0, 1, keep=5.0, ttl=30.0)
+    plan.handle(KeepAliveChanged("a", math.inf), 1)
+    assert plan.deadline() == 31
 
 
 def test_what_can_never_fit_is_refused_at_once():
@@ -412,6 +450,7 @@ class Histories(RuleBasedStateMachine):
         priority=st.sampled_from([0, 0, 0, 2]),
         clash=st.sampled_from([(), (), ("a",), ("b", "c")]),
         where=st.sampled_from(["host", "host", "gpus"]),
+        ttl=st.sampled_from([TTL, TTL, math.inf]),
     )
     def request(
         self,
@@ -422,11 +461,12 @@ class Histories(RuleBasedStateMachine):
         priority: int,
         clash: tuple[str, ...],
         where: str,
+        ttl: float,
     ) -> None:
         self.number += 1
         self.open.add(self.number)
-        conflicts = frozenset(clash) - {model}
-        asked = asks(self.number, model, need, 2, keep, context, priority=priority, conflicts=conflicts)
+        more = {"priority": priority, "conflicts": frozenset(clash) - {model}, "ttl": ttl}
+        asked = asks(self.number, model, need, 2, keep, context, **more)
         half = Placement({"G0": need // 2, "G1": need // 2, HOST: 1}, ("G0", "G1"))
         rest = Placement({"G0": 20, "G1": 20, HOST: max(1, need - 40)}, ("G0", "G1"), "partly")
         alone = Placement({HOST: need}, (), "host")
@@ -487,6 +527,13 @@ class Histories(RuleBasedStateMachine):
     def no_two_children_of_one_key(self) -> None:
         keys = [c.key for c in self.plan.children.values() if c.state != "stopping" and not c.superseded]
         assert len(keys) == len(set(keys))
+
+    @invariant()
+    def nothing_outstays_its_ttl(self) -> None:
+        for child in self.plan.children.values():
+            wanted = any(child.key.serves(demand.key) for demand in self.plan.waiting.values())
+            if child.is_idle and not wanted:
+                assert self.now < child.used + child.ttl
 
     @invariant()
     def leases_are_within_slots_and_known(self) -> None:

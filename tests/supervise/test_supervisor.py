@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -301,6 +304,35 @@ async def test_a_new_configuration_drains_only_the_children_it_concerns(supervis
         await until(lambda: len(owner.status()) == 2)
         async with owner.acquire(model("two")) as same:
             assert same.child == kept
+
+
+async def test_settings_of_requests_restart_no_child(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()) as first:
+            pass
+        settings = {"defaults": {"temperature": 0.5}, "clamps": {"n": [None, 2]}, "ttl": "1h"}
+        changed = msgspec.convert({"models": {"tiny": settings}}, Config)
+        assert owner.reconfigure(msgspec.structs.replace(changed, scheduler=owner._config.scheduler)) == []
+        async with owner.acquire(model()) as again:
+            assert again.child == first.child
+
+
+async def test_a_ttl_ends_a_model_that_was_to_stay_for_ever(supervisor, fake_build):
+    async with supervisor(fake_build(), config={"models": {"tiny": ModelConfig(ttl=0.2)}}) as owner:
+        async with owner.acquire(model(), keep_alive=math.inf):
+            pass
+        [child] = owner.status()
+        assert child.expires < time.time() + 60
+        await until(lambda: owner.status() == ())
+
+
+async def test_a_ttl_that_comes_by_a_reload_holds_for_what_is_loaded_already(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model(), keep_alive=math.inf):
+            pass
+        changed = Config(scheduler=owner._config.scheduler, models={"tiny": ModelConfig(ttl=0.1)})
+        assert owner.reconfigure(changed) == []
+        await until(lambda: owner.status() == ())
 
 
 async def test_models_of_an_exclusive_group_are_not_loaded_together(supervisor, fake_build):
