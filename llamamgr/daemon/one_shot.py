@@ -9,11 +9,7 @@ loopback port without a key while it runs, which is its own way and cannot be ch
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import re
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ import msgspec
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.errors import EngineError, MissingToolError, UsageError
 from llamamgr.core.flags import parse_help, write_argv
-from llamamgr.host.children import spawn_child
+from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.processes import scrubbed_environment
 from llamamgr.plan.memory import shape_of
 from llamamgr.supervise.lease import LoadOptions
@@ -135,29 +131,20 @@ class OneShot:
         environment = scrubbed_environment(dict(self._build.card.environment))
         environment["XDG_CONFIG_HOME"] = str(self._folder / "engine-config")
         process = await self._spawn([self._build.tool(PROGRAM), *arguments], environment)
-        assert process.stdout is not None
         output = bytearray()
         try:
-            while data := await process.stdout.read(65536):
+            while data := await process.output.read(65536):
                 output += data
                 del output[:-_KEPT_OUTPUT]
-            return await process.wait(), output.decode("utf-8", "replace")
+            await process.ended()
+            process.kill_group()
+            return process.reap(), output.decode("utf-8", "replace")
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.stdout.read()  # to its end, or asyncio leaves the pipe open
-            await process.wait()
+            process.close()
 
-    async def _spawn(self, argv: list[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
-        """The program, started whole: a cancellation halfway would make asyncio forget its pipes, so it takes effect just after."""
-        spawning = asyncio.get_running_loop().create_task(spawn_child(argv, environment))
+    async def _spawn(self, argv: list[str], environment: dict[str, str]) -> ChildProcess:
         try:
-            return await asyncio.shield(spawning)
-        except asyncio.CancelledError:
-            process = await spawning
-            process.kill()
-            await process.communicate()
-            raise
+            return await spawn_child(argv, environment)
         except OSError as error:
             raise EngineError(
                 f"{argv[0]} could not be started: {error.strerror}",

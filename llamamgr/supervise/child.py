@@ -2,25 +2,24 @@
 
 ::
 
-    run() ── spawn ── poll /health ──200──► on_ready ── watch; wait for exit ──► cause
+    run() ── spawn ── poll /health ──200──► on_ready ── watch; wait for exit ── SIGKILL to the group ── reap ──► cause
                           │ exit, or the deadline            │ sick: SIGKILL      ▲
                           └──────────────────────────────────┴────────────────────┘
     stop() ── SIGTERM ── 2 s ── SIGTERM ── 2 s ── SIGKILL to the group
 
 The engine's SIGTERM handler can deadlock and a second SIGTERM ends it even then; a stream or an unfinished request holds the
-first one up (facts on llama.cpp §0.3, §1.5). Exit is always told by ``wait``, never by asking whether a pid exists.
+first one up (facts on llama.cpp §0.3, §1.5). Exit is always told by the system, never by asking whether a pid exists, and no
+signal is sent after the child was reaped (``host.children``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from llamamgr.host.children import spawn_child
+from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
 from llamamgr.supervise.launch import Launch
 from llamamgr.supervise.lease import Endpoint
@@ -32,7 +31,7 @@ _FIRST_POLL = 0.004
 _LONGEST_POLL = 0.1
 _PROBE_DEADLINE = 1.0
 _TERM_WAIT = 2.0
-_PIPE_WAIT = 0.25  # for what a dead child's grandchildren may still hold open
+_PIPE_WAIT = 0.25  # for pipes held open by grandchildren that left the group
 _TAIL_LINES = 6
 
 
@@ -64,7 +63,7 @@ class Child:
         self._before_stop = before_stop
         self._on_spawned = on_spawned
         self._is_ready = False
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
         self._stop_wanted = asyncio.Event()
         self._log = LogSink(Path(launch.log))
 
@@ -84,7 +83,8 @@ class Child:
         except OSError as error:
             self.cause = f"{self.launch.argv[0]} could not be started: {error.strerror or error}"
         finally:
-            self._kill_group()
+            if self._process is not None:
+                self._process.close()
             self._log.close()
             if self.endpoint.socket:
                 discard(Path(self.endpoint.socket))
@@ -104,21 +104,20 @@ class Child:
         async with asyncio.TaskGroup() as tasks:
             drain = tasks.create_task(self._drain(process))
             stopper = tasks.create_task(self._stop_when_wanted(process))
-            healthy = tasks.create_task(self._become_ready_and_stay_well())
-            code = await process.wait()
+            healthy = tasks.create_task(self._become_ready_and_stay_well(process))
+            await process.ended()
             stopper.cancel()
             healthy.cancel()
+            process.kill_group()  # its pid is still its own: what it left behind goes, and nobody else
             await asyncio.wait([drain], timeout=_PIPE_WAIT)
-            self._kill_group()
             drain.cancel()
-        return self._describe(code)
+        return self._describe(process.reap())
 
-    async def _drain(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while data := await process.stdout.read(65536):
+    async def _drain(self, process: ChildProcess) -> None:
+        while data := await process.output.read(65536):
             self._log.write(data)
 
-    async def _become_ready_and_stay_well(self) -> None:
+    async def _become_ready_and_stay_well(self, process: ChildProcess) -> None:
         if await self._become_ready():
             await self._on_healthy()
             self._is_ready = True
@@ -126,7 +125,7 @@ class Child:
             self.cause = await until_sick(
                 self.endpoint, self._is_busy, lambda: "\n".join(self._log.tail(5)), self._stall_wait
             )
-            self._kill_group()  # who does not answer does not stop when asked
+            process.kill_group()  # who does not answer does not stop when asked
         else:
             self.cause = f"llama-server was not ready after {self._load_wait:g} s"
             self._stop_wanted.set()
@@ -155,22 +154,14 @@ class Child:
         )
         return models is not None and models.status == 200 and alias.encode() in models.body
 
-    async def _stop_when_wanted(self, process: asyncio.subprocess.Process) -> None:
+    async def _stop_when_wanted(self, process: ChildProcess) -> None:
         await self._stop_wanted.wait()
         if self._is_ready and not self.cause:
             await self._before_stop()
         for _ in range(2):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            process.signal(signal.SIGTERM)
             await asyncio.sleep(_TERM_WAIT)
-        self._kill_group()
-
-    def _kill_group(self) -> None:
-        """SIGKILL to the session the child leads; it is ours, and its id cannot be another's while we have not reaped it."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        process.kill_group()
 
     def _describe(self, code: int) -> str:
         if code < 0:

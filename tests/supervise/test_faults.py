@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from llamamgr.core.errors import EngineError
+from llamamgr.host import children
 from llamamgr.supervise import launch, logs
 from llamamgr.supervise.launch import prepare
+from llamamgr.supervise.orphans import start_time
 from llamamgr.supervise.probe import ask
 from tests.supervise.conftest import model
 from tests.supervise.test_supervisor import alive, until
@@ -54,6 +56,10 @@ FAULTS = {
     ),
     "zombie": (HERE, "test_a_zombie_counts_as_dead"),
     "recycled pid": (ORPHANS, "test_a_recycled_pid_is_left_alone"),
+    "pid recycled right after the exit": (
+        HERE,
+        "test_a_signal_is_only_sent_while_the_pid_is_the_childs_own",
+    ),
     "OOM kill": (SUPERVISOR, "test_a_killed_child_leaves_its_cause_and_the_next_request_gets_a_new_one"),
     "daemon SIGKILL": (PROMISES, "test_after_kill_9_of_the_daemon_no_child_lives_and_the_next_start_works"),
     "daemon SIGTERM under load": (
@@ -172,6 +178,39 @@ async def test_a_zombie_counts_as_dead(supervisor, fake_build):
         assert await owner.cause_of_death(lease.child, 5)
         assert not psutil.pid_exists(pid)
         assert owner.status() == ()
+
+
+@pytest.mark.parametrize(
+    "faults", ["grandchild", "grandchild,ignore-sigterm=1", "grandchild,exit-at=request"]
+)
+async def test_a_signal_is_only_sent_while_the_pid_is_the_childs_own(
+    supervisor, fake_build, monkeypatch, faults
+):
+    """Not even to a group whose leader was reaped: its number may be a stranger's by then."""
+    sent: list[tuple[int, float]] = []
+
+    def remembering(real):
+        def send(pid: int, number: int) -> None:
+            sent.append((pid, start_time(pid)))
+            real(pid, number)
+
+        return send
+
+    for name in ("kill", "killpg"):
+        monkeypatch.setattr(children.os, name, remembering(getattr(os, name)))
+    async with supervisor(fake_build(faults)) as owner:
+        async with owner.acquire(model(), keep_alive=0.0) as lease:
+            process = psutil.Process(owner.status()[0].pid)
+            [grandchild] = process.children()
+            born = start_time(process.pid)
+            if "exit-at" in faults:
+                body = b'{"prompt": "hi"}'
+                await ask(lease.endpoint, "/completion", 5, "POST", body)
+                assert await owner.cause_of_death(lease.child, 5)
+        await until(lambda: owner.status() == ())
+        await until(lambda: not alive(grandchild))
+    assert {pid for pid, _ in sent} == {process.pid}
+    assert {started for _, started in sent} == {born}  # 0.0 would be a pid that is nobody's, or a stranger's
 
 
 async def test_a_build_removed_under_a_running_child_is_told_at_the_next_start(supervisor, fake_build):
