@@ -1,6 +1,8 @@
-"""Who listens on a TCP port of this machine, as far as the system tells."""
+"""TCP ports of this machine: a free one, whether one is taken, and who listens there as far as the system tells."""
 
 from __future__ import annotations
+
+import socket
 
 import msgspec
 
@@ -13,6 +15,27 @@ class Holder(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})" if self.pid else "another user's process"
+
+
+def free_port(host: str) -> int:
+    """A port of ``host``, an IPv4 address, that nobody holds right now; somebody may take it any moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_taken(host: str, port: int) -> bool:
+    """True when a server could not bind ``port`` of ``host``, an IPv4 address, now."""
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: only a listener is in the way
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
 
 
 def holder_of(port: int) -> Holder | None:

@@ -15,12 +15,14 @@ signal is sent after the child was reaped (``host.children``).
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
+from llamamgr.host.ports import is_taken
 from llamamgr.supervise.launch import Launch
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.logs import LogSink
@@ -33,15 +35,23 @@ _PROBE_DEADLINE = 1.0
 _TERM_WAIT = 2.0
 _PIPE_WAIT = 0.25  # for pipes held open by grandchildren that left the group
 _TAIL_LINES = 6
+_MOST_PORTS = 4  # that are tried for one child
+_UNBOUND = "couldn't bind HTTP server socket"  # the engine's own words
+
+log = logging.getLogger(__name__)
 
 
 class Child:
-    """A child process with one owner; ``run`` must be awaited exactly once."""
+    """A child process with one owner; ``run`` must be awaited exactly once.
+
+    ``launch`` chooses how it is started. It is asked again when somebody took the child's port between the choosing and the
+    child's bind; ``OSError`` is its way to fail.
+    """
 
     def __init__(
         self,
         child_id: str,
-        launch: Launch,
+        launch: Callable[[], Launch],
         *,
         load_wait: float,
         stall_wait: float,
@@ -52,9 +62,10 @@ class Child:
         on_spawned: Callable[[int], None],
     ) -> None:
         self.id = child_id
-        self.launch = launch
+        self.launch = launch()
         self.pid = 0
         self.cause = ""
+        self._launch_anew = launch
         self._load_wait = load_wait
         self._stall_wait = stall_wait
         self._is_busy = is_busy
@@ -65,7 +76,7 @@ class Child:
         self._is_ready = False
         self._process: ChildProcess | None = None
         self._stop_wanted = asyncio.Event()
-        self._log = LogSink(Path(launch.log))
+        self._log = LogSink(Path(self.launch.log))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -80,6 +91,13 @@ class Child:
         """The child's whole life; returns why it ended. Being cancelled kills the process group."""
         try:
             self.cause = await self._live()
+            for _ in range(_MOST_PORTS - 1):
+                if not self._lost_its_port():
+                    break
+                log.warning("port %d was taken before llama-server could bind it", self.endpoint.port)
+                self.launch = self._launch_anew()
+                self.cause = ""
+                self.cause = await self._live()
         except OSError as error:
             self.cause = f"{self.launch.argv[0]} could not be started: {error.strerror or error}"
         finally:
@@ -112,6 +130,12 @@ class Child:
             await asyncio.wait([drain], timeout=_PIPE_WAIT)
             drain.cancel()
         return self._describe(process.reap())
+
+    def _lost_its_port(self) -> bool:
+        endpoint = self.endpoint
+        if endpoint.socket or self._is_ready or self._stop_wanted.is_set():
+            return False
+        return is_taken(endpoint.host, endpoint.port) or _UNBOUND in "".join(self._log.tail(_TAIL_LINES))
 
     async def _drain(self, process: ChildProcess) -> None:
         while data := await process.output.read(65536):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import msgspec
 from llamamgr.core.flags import write_argv
 from llamamgr.host.files import discard
 from llamamgr.host.gpus import Gpu
+from llamamgr.host.ports import free_port
 from llamamgr.host.processes import scrubbed_environment
 from llamamgr.plan.events import Placement
 from llamamgr.plan.memory import MIB
@@ -25,6 +25,7 @@ Settings = dict[str, str | int | bool]
 
 # silence after which the engine sends an SSE comment; also bounds how long a stream holds its exit
 _PING_SECONDS = 10
+_LOOPBACK = "127.0.0.1"
 NO_GPUS: Mapping[str, Gpu] = {}
 
 
@@ -150,7 +151,4 @@ def _unix_endpoint(run: Path, child: str) -> Endpoint:
 
 
 def _tcp_endpoint() -> Endpoint:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Endpoint(host="127.0.0.1", port=port, api_key=secrets.token_urlsafe(24))
+    return Endpoint(host=_LOOPBACK, port=free_port(_LOOPBACK), api_key=secrets.token_urlsafe(24))

@@ -44,7 +44,7 @@ from llamamgr.plan.scheduler import Scheduler
 from llamamgr.plan.trial import Trials
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.estimates import Estimates
-from llamamgr.supervise.launch import prepare
+from llamamgr.supervise.launch import Launch, prepare
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.memory import Memory
@@ -327,10 +327,11 @@ class Supervisor:
     # -- children
 
     def _start(self, child_id: str, wish: Wish, placement: Placement) -> None:
-        try:
-            kept = self._plan.children[child_id].key.folder
+        kept = self._plan.children[child_id].key.folder
+
+        def launch() -> Launch:
             slots = self._slots.folder(kept) if self._slots.limit else None
-            launch = prepare(
+            return prepare(
                 wish,
                 placement,
                 child=child_id,
@@ -340,18 +341,10 @@ class Supervisor:
                 gpus=self._memory.gauge.of(wish.build),
                 gpu_reserve=self._config.scheduler.gpu_reserve,
             )
-        except OSError as error:
-            cause = f"llama-server could not be prepared: {error}"
-            asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
-            return
-        if launch.unsaid:
-            log.warning("build %s has no option for: %s", wish.build.key, ", ".join(launch.unsaid))
 
         def spawned(pid: int) -> None:
-            program = launch.argv[0]
-            self._file.add(
-                Entry(child_id, pid, start_time(pid), program, launch.endpoint.socket, wish.model.name)
-            )
+            program, endpoint = child.launch.argv[0], child.endpoint
+            self._file.add(Entry(child_id, pid, start_time(pid), program, endpoint.socket, wish.model.name))
 
         def ready() -> None:
             running.ready = time.time()
@@ -360,27 +353,34 @@ class Supervisor:
             self._tasks.create_task(self._memory.after_load(running), name=f"memory of {child_id}")
 
         async def healthy() -> None:
-            if launch.slots:
-                tokens = await self._slots.restore(launch.endpoint, kept)
+            if child.launch.slots:
+                tokens = await self._slots.restore(child.endpoint, kept)
                 if tokens:
                     log.info("%s: %d tokens of its prompt cache are back", wish.model.name, tokens)
 
         async def before_stop() -> None:
-            if launch.slots and not self._closing:
-                await self._slots.save(launch.endpoint, kept, wish.build.key, wish.model)
+            if child.launch.slots and not self._closing:
+                await self._slots.save(child.endpoint, kept, wish.build.key, wish.model)
 
         limits = self._config.scheduler
-        child = Child(
-            child_id,
-            launch,
-            load_wait=limits.load_wait,
-            stall_wait=limits.stall_wait,
-            is_busy=lambda: bool(self._plan.children[child_id].leases),
-            on_healthy=healthy,
-            on_ready=ready,
-            before_stop=before_stop,
-            on_spawned=spawned,
-        )
+        try:
+            child = Child(
+                child_id,
+                launch,
+                load_wait=limits.load_wait,
+                stall_wait=limits.stall_wait,
+                is_busy=lambda: bool(self._plan.children[child_id].leases),
+                on_healthy=healthy,
+                on_ready=ready,
+                before_stop=before_stop,
+                on_spawned=spawned,
+            )
+        except OSError as error:
+            cause = f"llama-server could not be prepared: {error}"
+            asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
+            return
+        if child.launch.unsaid:
+            log.warning("build %s has no option for: %s", wish.build.key, ", ".join(child.launch.unsaid))
         self._trials.started(wish.build.key, asyncio.get_running_loop().time())
         running = Running(child, wish, placement, time.time())
         self._memory.before_load(running)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from llamamgr.host.ports import Holder, holder_of
+from llamamgr.host.ports import Holder, free_port, holder_of, is_taken
 
 
 def test_a_listener_is_found_by_its_port_and_named() -> None:
@@ -24,3 +24,13 @@ def test_a_port_that_is_bound_but_not_listened_on_has_no_holder() -> None:
 
 def test_a_hidden_holder_is_still_said_to_exist() -> None:
     assert str(Holder()) == "another user's process"
+
+
+def test_a_port_is_taken_while_somebody_listens_and_only_then():
+    port = free_port("127.0.0.1")
+    assert not is_taken("127.0.0.1", port)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        assert is_taken("127.0.0.1", port)
+    assert not is_taken("127.0.0.1", port)

@@ -16,6 +16,7 @@ import pytest
 
 from llamamgr.core.errors import EngineError
 from llamamgr.host import children
+from llamamgr.host.ports import free_port
 from llamamgr.supervise import launch, logs
 from llamamgr.supervise.launch import prepare
 from llamamgr.supervise.orphans import start_time
@@ -42,6 +43,10 @@ FAULTS = {
     "stdout flood": (SUPERVISOR, "test_a_flood_of_output_never_blocks_the_child"),
     "log on a full disk": (HERE, "test_a_log_that_cannot_be_written_does_not_stop_a_child"),
     "no port": (HERE, "test_a_child_that_binds_another_port_is_never_taken_for_ready"),
+    "port taken before the bind": (
+        HERE,
+        "test_a_port_taken_before_the_childs_bind_gives_way_to_another",
+    ),
     "socket path too long": (
         "host/test_files.py",
         "test_a_home_too_deep_for_sockets_gets_a_short_runtime_folder",
@@ -134,6 +139,35 @@ async def test_a_child_that_binds_another_port_is_never_taken_for_ready(supervis
         with pytest.raises(EngineError, match="not ready after"):
             async with owner.acquire(model()):
                 pass
+
+
+async def test_a_port_taken_before_the_childs_bind_gives_way_to_another(supervisor, fake_build, monkeypatch):
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", 0))
+        thief.listen()
+        stolen = thief.getsockname()[1]
+        ports = iter([stolen, stolen])
+        monkeypatch.setattr(launch, "free_port", lambda host: next(ports, None) or free_port(host))
+        async with (
+            supervisor(fake_build(unix_socket=False)) as owner,
+            asyncio.timeout(15),
+            owner.acquire(model()) as lease,
+        ):
+            assert lease.endpoint.port != stolen
+            assert (await ask(lease.endpoint, "/health", 5)).status == 200
+
+
+async def test_ports_that_are_always_taken_are_told_after_a_few(supervisor, fake_build, monkeypatch):
+    asked = []
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", 0))
+        thief.listen()
+        monkeypatch.setattr(launch, "free_port", lambda host: asked.append(host) or thief.getsockname()[1])
+        async with supervisor(fake_build(unix_socket=False)) as owner:
+            with pytest.raises(EngineError, match="couldn't bind HTTP server socket"):
+                async with owner.acquire(model()):
+                    pass
+    assert len(asked) == 4
 
 
 async def test_a_stale_socket_file_is_no_obstacle(supervisor, fake_build, short_folder):
