@@ -133,7 +133,10 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever)."""
+    """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever).
+
+    ``watch_config`` reads the file anew whenever it changes.
+    """
 
     instance: str = "default"
     keep_alive: str | int | float = "5m"
@@ -144,6 +147,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheduler: SchedulerConfig = SchedulerConfig()
     registry: RegistryConfig = RegistryConfig()
     default_model: str = ""
+    watch_config: bool = False
     models: dict[str, ModelConfig] = {}
     groups: dict[str, GroupConfig] = {}
 

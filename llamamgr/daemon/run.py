@@ -21,6 +21,7 @@ from llamamgr.core.config import Address, Config, parse_address
 from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.client import Control
+from llamamgr.daemon.config_watch import ConfigWatch
 from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.lag import LoopLag
 from llamamgr.daemon.quantizing import quantizer_of
@@ -129,7 +130,11 @@ async def _serve(
                 services.url = address.url
                 announce(address.url)
                 await asyncio.to_thread(index.refresh)
-                companions = [tasks.create_task(work) for work in (residents.run(), lag.run(), keys.watch())]
+                watch = ConfigWatch(
+                    paths.config_file, lambda: services.config.watch_config, reloading.quietly
+                )
+                work = (residents.run(), lag.run(), watch.run(), keys.watch())
+                companions = [tasks.create_task(one) for one in work]
                 await stop.wait()
                 for companion in companions:
                     companion.cancel()

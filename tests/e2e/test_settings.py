@@ -51,6 +51,25 @@ def test_a_broken_configuration_changes_nothing_and_is_named(daemon: Daemon):
     assert [child["pid"] for child in daemon.children()] == [before["pid"]]
 
 
+def test_a_watched_configuration_is_read_when_it_changes_and_a_broken_one_is_told_once(home_with_models):
+    path = home_with_models / "config" / "config.toml"
+    start = f'models_dirs = ["{home_with_models}/gguf"]\nwatch_config = true\n'
+    path.write_text(start)
+    daemon = Daemon(home_with_models)
+    try:
+        daemon.post("/api/chat", chat(stream=False))
+        [before] = daemon.children()
+        path.write_text(start + "[models.tinychat]\nparalel = 2\n")
+        until(lambda: "refused, nothing has changed" in daemon.log.read_text(), 30)
+        path.write_text(start + '[models.tinychat]\naliases = ["watched"]\n')
+        until(lambda: "configuration read anew" in daemon.log.read_text(), 30)
+        daemon.post("/api/chat", chat(stream=False, model="watched"))
+        assert before["pid"] in [child["pid"] for child in daemon.children()]
+        assert daemon.log.read_text().count("refused, nothing has changed") == 1
+    finally:
+        daemon.stop()
+
+
 def test_a_preloaded_model_is_there_before_anybody_asks(home_with_models):
     (home_with_models / "config" / "config.toml").write_text("[models.selftest]\npreload = true\n")
     daemon = Daemon(home_with_models)
