@@ -138,9 +138,10 @@ class KeepAliveChanged(msgspec.Struct, frozen=True):
 
 
 class KeySuperseded(msgspec.Struct, frozen=True):
-    """Settings changed: the child goes as soon as it is idle, and takes no new requests."""
+    """The child goes as soon as it is idle, and takes no new requests; ``reason`` is for people."""
 
     child: str
+    reason: str = "its settings changed"
 
 
 class TtlChanged(msgspec.Struct, frozen=True):

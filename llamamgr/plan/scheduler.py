@@ -125,9 +125,9 @@ class Scheduler:
                 self._exited(child, cause, now)
             case KeepAliveChanged(model, keep_alive):
                 self._keep(model, keep_alive, now)
-            case KeySuperseded(child):
+            case KeySuperseded(child, reason):
                 if child in self.children:
-                    self.children[child].superseded = True
+                    self.children[child].superseded = reason
             case TtlChanged(child, ttl):
                 self._limit_stay(child, ttl)
             case UnloadForced(model):
@@ -241,7 +241,7 @@ class Scheduler:
         self.residues = {id_: residue for id_, residue in self.residues.items() if residue.until > now}
         for child in list(self.children.values()):
             if child.is_idle and child.superseded:
-                self._stop(child, "its settings changed")
+                self._stop(child, child.superseded)
             elif child.is_idle and child.expires <= now and not self._wanted(child):
                 ran_out = "ttl" if child.ttl < child.keep_alive else "keep-alive"
                 self._stop(child, f"its {ran_out} ran out")

@@ -47,7 +47,7 @@ class Child(msgspec.Struct):
     conflicts: frozenset[str] = frozenset()
     state: Literal["loading", "ready", "lost", "stopping"] = "loading"
     was_loading: bool = False
-    superseded: bool = False
+    superseded: str = ""  # why it takes no new requests
     leases: set[int] = msgspec.field(default_factory=set)
     ready_at: float = 0.0
     used: float = 0.0

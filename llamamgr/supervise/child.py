@@ -23,11 +23,12 @@ from pathlib import Path
 from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
 from llamamgr.host.ports import is_taken
+from llamamgr.plan.progress import Progress
 from llamamgr.supervise.launch import Launch
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.logs import LogSink
 from llamamgr.supervise.probe import ask
-from llamamgr.supervise.watch import until_sick
+from llamamgr.supervise.watch import Watch
 
 _FIRST_POLL = 0.004
 _LONGEST_POLL = 0.1
@@ -55,7 +56,8 @@ class Child:
         *,
         load_wait: float,
         stall_wait: float,
-        is_busy: Callable[[], bool],
+        leases: Callable[[], int],
+        on_stuck: Callable[[str], None],
         on_healthy: Callable[[], Awaitable[None]],
         on_ready: Callable[[], None],
         before_stop: Callable[[], Awaitable[None]],
@@ -68,7 +70,9 @@ class Child:
         self._launch_anew = launch
         self._load_wait = load_wait
         self._stall_wait = stall_wait
-        self._is_busy = is_busy
+        self._leases = leases
+        self._on_stuck = on_stuck
+        self.progress = Progress()
         self._on_healthy = on_healthy
         self._on_ready = on_ready
         self._before_stop = before_stop
@@ -146,9 +150,15 @@ class Child:
             await self._on_healthy()
             self._is_ready = True
             self._on_ready()
-            self.cause = await until_sick(
-                self.endpoint, self._is_busy, lambda: "\n".join(self._log.tail(5)), self._stall_wait
+            watch = Watch(
+                self.endpoint,
+                leases=self._leases,
+                last_log=lambda: "\n".join(self._log.tail(5)),
+                on_stuck=self._on_stuck,
+                stall_wait=self._stall_wait,
+                progress=self.progress,
             )
+            self.cause = await watch.until_sick()
             process.kill_group()  # who does not answer does not stop when asked
         else:
             self.cause = f"llama-server was not ready after {self._load_wait:g} s"

@@ -362,6 +362,10 @@ class Supervisor:
             if child.launch.slots and not self._closing:
                 await self._slots.save(child.endpoint, kept, wish.build.key, wish.model)
 
+        def stuck(told: str) -> None:
+            log.warning("%s: %s; it gets no new requests", wish.model.name, told)
+            self._post(KeySuperseded(child_id, "one of its slots is stuck"))
+
         limits = self._config.scheduler
         try:
             child = Child(
@@ -369,7 +373,8 @@ class Supervisor:
                 launch,
                 load_wait=limits.load_wait,
                 stall_wait=limits.stall_wait,
-                is_busy=lambda: bool(self._plan.children[child_id].leases),
+                leases=lambda: len(self._plan.children[child_id].leases),
+                on_stuck=stuck,
                 on_healthy=healthy,
                 on_ready=ready,
                 before_stop=before_stop,

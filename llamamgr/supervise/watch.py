@@ -1,7 +1,9 @@
 """Is a ready child still alive in more than name? Asked only while a request waits on it.
 
-Three things make a child sick: ``/health`` that does not answer any more (a stopped process, a wedged server), slots that claim to
-work and do not move, and a log line that says the device is lost while the process lives on.
+Four things make a child sick: ``/health`` that does not answer any more (a stopped process, a wedged server), slots that claim to
+work and do not move, a slot that gives nothing while the others go on (``plan.progress``), and a log line that says the device is
+lost while the process lives on. A child with a stuck slot gets no new requests and ends once nothing else works on it, so that the
+others lose nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import asyncio
 import re
 from collections.abc import Callable
 
+import msgspec
+
+from llamamgr.plan.progress import Progress, SlotSeen
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.probe import ask
 
@@ -25,45 +30,113 @@ DEVICE_LOST = re.compile(
 _LINGER = 5.0  # what a process may take to die after saying that its device is lost
 
 
-async def until_sick(
-    endpoint: Endpoint, is_busy: Callable[[], bool], last_log: Callable[[], str], stall_wait: float
-) -> str:
-    """Return why the child must go. Waits for ever while it is well; costs one small request a second while it is busy."""
-    loop = asyncio.get_running_loop()
-    misses, moved, seen, lost_since = 0, loop.time(), b"", 0.0
-    while True:
-        await asyncio.sleep(INTERVAL)
-        if not is_busy():
-            misses, moved, seen, lost_since = 0, loop.time(), b"", 0.0
-            continue
-        misses = 0 if await _answers(endpoint) else misses + 1
-        if misses >= _MISSES:
-            return f"it stopped answering /health for {_MISSES * (_PROBE_DEADLINE + INTERVAL):.0f} s with a request on it"
-        moves = await _moves(endpoint)
-        if moves is not None and moves != seen:
-            moved, seen = loop.time(), moves
-        if loop.time() - moved > stall_wait:
-            return f"none of its slots moved for {stall_wait:g} s with a request on it"
-        line = last_log()
-        if DEVICE_LOST.search(line):
-            lost_since = lost_since or loop.time()
-            if loop.time() - lost_since > _LINGER:
-                return f"its log says: {line.strip()}"
+class _NextToken(msgspec.Struct):
+    n_decoded: int = 0
 
 
-async def _answers(endpoint: Endpoint) -> bool:
-    answer = await ask(endpoint, "/health", _PROBE_DEADLINE)
-    return answer is not None and answer.status == 200
+class _Slot(msgspec.Struct):
+    id: int = -1
+    id_task: int = -1
+    is_processing: bool = False
+    next_token: _NextToken | list[_NextToken] = []
 
 
-async def _moves(endpoint: Endpoint) -> bytes | None:
-    """All numbers of ``/slots`` that move while a slot works; None while it does not answer, as between two long batches.
+_decode_slots = msgspec.json.Decoder(list[_Slot]).decode
 
-    Something new each time where the build has no ``/slots``: then only ``/health`` can tell.
+
+class Watch:
+    """One child's watch. ``leases`` tells how many requests are on it, ``last_log`` what it said last.
+
+    ``on_stuck`` is told once when a slot is stuck. ``progress`` is what is known of the slots, and how fast answers come.
     """
-    answer = await ask(endpoint, "/slots", _PROBE_DEADLINE)
-    if answer is None:
-        return None
-    if answer.status != 200:
-        return str(asyncio.get_running_loop().time()).encode()
-    return b"".join(_MOVES.findall(answer.body))
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        leases: Callable[[], int],
+        last_log: Callable[[], str],
+        on_stuck: Callable[[str], None],
+        stall_wait: float,
+        progress: Progress,
+    ) -> None:
+        self._endpoint = endpoint
+        self._leases = leases
+        self._last_log = last_log
+        self._on_stuck = on_stuck
+        self._stall_wait = stall_wait
+        self._progress = progress
+        self._was_stuck = False
+        self._rest()
+
+    def _rest(self) -> None:
+        self._misses = 0
+        self._moved = asyncio.get_running_loop().time()
+        self._seen = b""
+        self._lost_since = 0.0
+        self._progress.rest()
+
+    async def until_sick(self) -> str:
+        """Return why the child must go. Waits for ever while it is well; costs two small requests a second while it is busy."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            if not self._leases():
+                self._rest()
+                continue
+            cause = await self._deaf() or await self._halted() or self._without_device()
+            if cause:
+                return cause
+
+    async def _deaf(self) -> str:
+        answer = await ask(self._endpoint, "/health", _PROBE_DEADLINE)
+        self._misses = 0 if answer is not None and answer.status == 200 else self._misses + 1
+        if self._misses < _MISSES:
+            return ""
+        silent = _MISSES * (_PROBE_DEADLINE + INTERVAL)
+        return f"it stopped answering /health for {silent:.0f} s with a request on it"
+
+    async def _halted(self) -> str:
+        """By ``/slots``, which does not answer between two long batches; where a build has none, only ``/health`` can tell."""
+        now = asyncio.get_running_loop().time()
+        answer = await ask(self._endpoint, "/slots", _PROBE_DEADLINE)
+        if answer is not None:
+            moves = b"".join(_MOVES.findall(answer.body)) if answer.status == 200 else str(now).encode()
+            if moves != self._seen:
+                self._moved, self._seen = now, moves
+        if now - self._moved > self._stall_wait:
+            return f"none of its slots moved for {self._stall_wait:g} s with a request on it"
+        return self._stuck(working(answer.body), now) if answer is not None and answer.status == 200 else ""
+
+    def _stuck(self, rows: list[SlotSeen], now: float) -> str:
+        self._progress.saw(rows, now)
+        stuck = self._progress.stuck(now)
+        if not stuck:
+            return ""
+        told = f"slot {', '.join(map(str, sorted(stuck)))} gave no token while others went on"
+        if not self._was_stuck:
+            self._was_stuck = True
+            self._on_stuck(told)
+        is_alone = self._leases() <= len(stuck) and {row.id for row in rows} <= stuck
+        return told if is_alone else ""
+
+    def _without_device(self) -> str:
+        line = self._last_log()
+        if not DEVICE_LOST.search(line):
+            return ""
+        now = asyncio.get_running_loop().time()
+        self._lost_since = self._lost_since or now
+        return f"its log says: {line.strip()}" if now - self._lost_since > _LINGER else ""
+
+
+def working(body: bytes) -> list[SlotSeen]:
+    """The slots of an answer of ``/slots`` that work; none when it cannot be read, as from a build that writes it otherwise."""
+    try:
+        rows = _decode_slots(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    return [SlotSeen(row.id, row.id_task, _decoded(row)) for row in rows if row.is_processing]
+
+
+def _decoded(row: _Slot) -> int:
+    tokens = row.next_token if isinstance(row.next_token, list) else [row.next_token]
+    return sum(token.n_decoded for token in tokens)

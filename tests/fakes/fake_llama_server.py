@@ -26,6 +26,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``cut=N``           after N tokens closes the connection without the last chunk
 ``no-done``         ends a chat stream cleanly but without its last events
 ``fail=STATUS``     answers every generation with that error status before any token
+``stuck=WORD``      a request whose prompt has WORD in it gives 2 tokens and then holds its slot for ever; others go on
 ``record=PATH``     appends each request that has a body to PATH: one JSON line of path and body
 ``wrong-port``      listens on the port after the asked one
 ``grandchild``      starts a process that inherits its pipes and outlives it by 20 s at most
@@ -336,7 +337,10 @@ class Fake:
             self.keys += Path(values["--api-key-file"]).read_text().split()
         self.loaded = threading.Event()
         self.free = threading.Semaphore(self.slots)
-        self.busy = 0
+        self.working: dict[int, Reply] = {}  # by slot
+        self.tasks = 0
+        self.predicted = [0, 0.0]  # tokens and seconds of answers that are over
+        self.lock = threading.Lock()
         self.answer, self.thought, self.call, self.endless = known_answers(self.model)
 
     def flag(self, name: str) -> bool:
@@ -458,8 +462,14 @@ class Connection:
             self.peer.sendall(data[at : at + step])
             time.sleep(0)
 
-    def respond(self, status: int, body: dict | list, head: bool = False) -> None:
+    def respond(self, status: int, body: dict | list) -> None:
         raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        self.respond_raw(status, raw, "application/json; charset=utf-8")
+
+    def respond_text(self, status: int, text: str) -> None:
+        self.respond_raw(status, text.encode(), "text/plain; version=0.0.4")
+
+    def respond_raw(self, status: int, raw: bytes, kind: str) -> None:
         self.close = self.close or status >= 400
         keep = (
             "Connection: close"
@@ -467,8 +477,8 @@ class Connection:
             else f"Keep-Alive: timeout={KEEP_ALIVE_SECONDS}, max={KEEP_ALIVE_REQUESTS}"
         )
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}", "Server: llama.cpp", "Access-Control-Allow-Origin: ",
-                 "Content-Type: application/json; charset=utf-8", f"Content-Length: {len(raw)}", keep, "", ""]  # fmt: skip
-        self.write("\r\n".join(lines).encode() + (b"" if head else raw))
+                 f"Content-Type: {kind}", f"Content-Length: {len(raw)}", keep, "", ""]  # fmt: skip
+        self.write("\r\n".join(lines).encode() + raw)
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         fake = self.fake
@@ -522,8 +532,22 @@ class Connection:
 
     def slots(self, _: dict) -> None:
         fake = self.fake
-        rows = [{"id": i, "n_ctx": fake.context, "is_processing": i < fake.busy} for i in range(fake.slots)]
-        self.respond(200, rows)
+        self.respond(200, [self.slot(i, fake.working.get(i)) for i in range(fake.slots)])
+
+    def slot(self, number: int, reply: Reply | None) -> dict:
+        row = {"id": number, "n_ctx": self.fake.context, "is_processing": reply is not None}
+        if reply is not None:
+            row |= {"id_task": reply.task, "n_prompt_tokens_processed": reply.prompt_tokens,
+                    "next_token": [{"has_next_token": True, "n_decoded": reply.count}]}  # fmt: skip
+        return row
+
+    def metrics(self, _: dict) -> None:
+        tokens, seconds = self.fake.predicted
+        figures = {"tokens_predicted_total": tokens, "tokens_predicted_seconds_total": seconds}
+        lines = [
+            f"# TYPE llamacpp:{name} counter\nllamacpp:{name} {value}\n" for name, value in figures.items()
+        ]
+        self.respond_text(200, "".join(lines))
 
     def apply_template(self, body: dict) -> None:
         self.respond(200, {"prompt": render(with_messages(body))})
@@ -594,7 +618,7 @@ class Connection:
         if reply.prompt_tokens >= fake.context:
             raise too_long(reply.prompt_tokens, fake.context)
         with fake.free:
-            fake.busy += 1
+            reply.begin()
             try:
                 if reply.body.get("stream"):
                     self.stream(reply)
@@ -603,7 +627,7 @@ class Connection:
                     pieces = self.until_gone(reply.pieces(delay=fake.number("delay", 0)))
                     self.respond(200, reply.whole([*pieces]))
             finally:
-                fake.busy -= 1
+                reply.end()
 
     def until_gone(self, pieces: Iterable[str]) -> Iterator[str]:
         """The pieces while the client is there; the real one looks once a second."""
@@ -619,7 +643,10 @@ class Connection:
         for event in reply.first():
             self.event(event)
         told = 0
+        is_stuck = fake.flag("stuck") and fake.faults["stuck"] in reply.prompt
         for piece in reply.pieces(delay=fake.number("delay", 0)):
+            if is_stuck and told == 2:
+                threading.Event().wait()
             self.mishap(told)
             if self.over:
                 return
@@ -709,6 +736,23 @@ class Reply:
         self.stopping_word = ""
         self.id = "chatcmpl-" + os.urandom(16).hex()
         self.created = int(time.time())
+
+    def begin(self) -> None:
+        """Take a slot."""
+        fake = self.fake
+        self.since = time.monotonic()
+        with fake.lock:
+            fake.tasks += 1
+            self.task = fake.tasks
+            self.slot = next(i for i in range(fake.slots) if i not in fake.working)
+            fake.working[self.slot] = self
+
+    def end(self) -> None:
+        fake = self.fake
+        with fake.lock:
+            del fake.working[self.slot]
+            fake.predicted[0] += self.count
+            fake.predicted[1] += time.monotonic() - self.since
 
     def limit(self) -> int:
         given = [
@@ -883,6 +927,7 @@ class Completion(Reply):
 
 ROUTES = {
     ("GET", "/health"): Connection.health, ("GET", "/v1/health"): Connection.health, ("GET", "/props"): Connection.props,
+    ("GET", "/metrics"): Connection.metrics,
     ("GET", "/slots"): Connection.slots, ("GET", "/v1/models"): Connection.models, ("GET", "/models"): Connection.models,
     ("POST", "/completion"): Connection.completion, ("POST", "/completions"): Connection.completion,
     ("POST", "/v1/chat/completions"): Connection.chat, ("POST", "/chat/completions"): Connection.chat,

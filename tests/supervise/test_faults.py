@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -17,10 +18,13 @@ import pytest
 from llamamgr.core.errors import EngineError
 from llamamgr.host import children
 from llamamgr.host.ports import free_port
-from llamamgr.supervise import launch, logs
+from llamamgr.plan.progress import Progress, Rules
+from llamamgr.supervise import child, launch, logs, watch
 from llamamgr.supervise.launch import prepare
+from llamamgr.supervise.lease import Lease
 from llamamgr.supervise.orphans import start_time
 from llamamgr.supervise.probe import ask
+from tests.fakes.fake_llama_server import ENDLESS
 from tests.supervise.conftest import model
 from tests.supervise.test_supervisor import alive, until
 
@@ -37,6 +41,10 @@ FAULTS = {
         "test_a_child_killed_in_mid_stream_gives_an_error_in_the_clients_dialect_and_no_clean_end",
     ),
     "SIGSTOP": (SUPERVISOR, "test_a_stopped_process_is_noticed_while_a_request_waits_on_it"),
+    "a slot stuck while others go on": (
+        HERE,
+        "test_a_slot_that_is_stuck_while_others_go_on_costs_only_its_own_request",
+    ),
     "hung health": (SUPERVISOR, "test_a_hung_health_endpoint_cannot_hold_the_deadline_up"),
     "garbage health": (HERE, "test_garbage_in_place_of_health_is_not_ready"),
     "slow load beyond the deadline": (SUPERVISOR, "test_a_load_past_its_deadline_is_ended_and_says_so"),
@@ -202,6 +210,31 @@ async def test_a_first_sigterm_that_deadlocks_is_followed_by_a_second(supervisor
             process = psutil.Process(owner.status()[0].pid)
         await until(lambda: owner.status() == (), 3.5)  # 2 s to the second SIGTERM, 4 s would be SIGKILL
         assert not alive(process)
+
+
+async def test_a_slot_that_is_stuck_while_others_go_on_costs_only_its_own_request(
+    supervisor, fake_build, monkeypatch
+):
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    monkeypatch.setattr(child, "Progress", lambda: Progress(Rules(quiet=0.3, intervals=1.0, others=20)))
+    prompts = {"stuck": "BEWARE", "well": ENDLESS}
+    async with supervisor(fake_build("stuck=BEWARE")) as owner, owner.acquire(model()) as stuck:
+        async with owner.acquire(model()) as well, asyncio.TaskGroup() as tasks:
+            assert well.child == stuck.child
+            asked = {name: tasks.create_task(_generate(stuck, text)) for name, text in prompts.items()}
+            await until(lambda: owner._plan.children[stuck.child].superseded)
+            async with owner.acquire(model()) as newer:
+                assert newer.child != stuck.child
+            await asyncio.sleep(0.3)
+            assert await owner.cause_of_death(stuck.child, 0) is None  # while another works on it
+            asked["well"].cancel()
+            await asyncio.wait([asked["well"]])
+        assert "gave no token while others went on" in (await owner.cause_of_death(stuck.child, 5) or "")
+
+
+async def _generate(lease: Lease, prompt: str) -> None:
+    body = json.dumps({"prompt": prompt, "stream": True}).encode()
+    await ask(lease.endpoint, "/completion", 30, "POST", body)
 
 
 async def test_a_zombie_counts_as_dead(supervisor, fake_build):
