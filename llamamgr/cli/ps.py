@@ -23,7 +23,10 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON docu
     if as_json:
         print(json.dumps(answer, indent=2))
         return
-    head = ("NAME", "STATE", "BUILD", "PID", "MEMORY", "DEVICES", "CONTEXT", "SLOTS", "QUEUE", "UNTIL")
+    head = (
+        *("NAME", "STATE", "BUILD", "PID", "MEMORY", "PLANNED", "DEVICES"),
+        *("CONTEXT", "SLOTS", "QUEUE", "TOKENS/S", "UNTIL"),
+    )
     print_table(head, [_row(child) for child in children])
 
 
@@ -34,10 +37,12 @@ def _row(child: dict[str, Any]) -> tuple[str, ...]:
         f"{child['build'].partition('/')[0]} b{child['build_number']}",
         str(child["pid"]),
         _memory(child),
+        human_size(child["memory_planned"]),
         ",".join(child["devices"]) or "-",
         str(child["context"]),
         f"{child['busy']}/{child['slots']}",
         str(child["queued"]),
+        f"{child['tokens_per_second']:.1f}" if child["tokens_per_second"] else "-",
         _until(child),
     )
 

@@ -61,7 +61,9 @@ async def ping(request: web.Request) -> web.Response:
 
 async def ps(request: web.Request) -> web.Response:
     """``{"children": [ChildStatus…]}``; a child that never expires has ``expires`` null, which is what JSON has for infinity."""
-    return _json({"children": services_of(request).children.status()})
+    children = services_of(request).children
+    await children.look()
+    return _json({"children": children.status()})
 
 
 async def stop_model(request: web.Request) -> web.Response:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from aiohttp import web
 
 from llamamgr.core.config import parse_address
 from llamamgr.proxy import replies
 from llamamgr.proxy.services import services_of
+from llamamgr.supervise.lease import ChildStatus
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """One child: what ``llamamgr ps`` shows. Sizes are bytes, ``expires`` is seconds since the epoch, None = never."""
+
+    model: str
+    state: str
+    instance: str
+    build: str
+    pid: int
+    memory: int
+    memory_gpu: int
+    memory_planned: int
+    devices: tuple[str, ...]
+    context: int
+    slots: int
+    busy: int
+    queued: int
+    tokens_per_second: float
+    expires: float | None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -20,10 +43,12 @@ class Status(msgspec.Struct, frozen=True):
     http_endpoint: str
     default_model: str | None
     status: str
+    models: tuple[Loaded, ...] = ()
 
 
 async def status(request: web.Request) -> web.Response:
     services = services_of(request)
+    await services.children.look()
     children = services.children.status()
     default = services.config.default_model
     told = Status(
@@ -34,5 +59,26 @@ async def status(request: web.Request) -> web.Response:
         http_endpoint=parse_address(services.config.server.host).url,
         default_model=default if default and services.shows(default) else None,
         status="stopping" if services.stopping else "running",
+        models=tuple(map(_loaded, children)),
     )
     return replies.native(msgspec.json.encode(told))
+
+
+def _loaded(child: ChildStatus) -> Loaded:
+    return Loaded(
+        model=child.model.name,
+        state=child.state,
+        instance=child.build.partition("/")[0],
+        build=f"b{child.build_number}",
+        pid=child.pid,
+        memory=child.memory,
+        memory_gpu=child.memory_gpu,
+        memory_planned=child.memory_planned,
+        devices=child.devices,
+        context=child.context,
+        slots=child.slots,
+        busy=child.busy,
+        queued=child.queued,
+        tokens_per_second=child.tokens_per_second,
+        expires=child.expires if child.expires < math.inf else None,
+    )

@@ -10,6 +10,7 @@
 ``launch``      settings → argv and environment for one build
 ``probe``       one question over a fresh connection
 ``watch``       is a busy child still alive in more than name
+``pace``        how fast its answers come
 ``slots``       prompt caches that outlive their child
 ``logs``        a bounded ring and a rotated file per child
 ``refusals``    what a refusal of the plan means to people

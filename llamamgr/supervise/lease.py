@@ -66,7 +66,9 @@ ChildState = Literal["loading", "ready", "lost", "stopping"]
 
 
 class ChildStatus(msgspec.Struct, frozen=True):
-    """One child as ``ps`` shows it. ``memory`` and ``memory_gpu`` are bytes, ``expires`` seconds since the epoch (inf = never).
+    """One child as ``ps`` shows it. ``memory``, ``memory_gpu`` and ``memory_planned`` (what was reckoned with on all devices
+    together) are bytes, ``expires`` seconds since the epoch (inf = never), ``tokens_per_second`` those of one answer, now or of
+    the last ones (0.0 = not known).
 
     ``memory_gpu`` is measured where ``memory_devices`` tells it by GPU, else what the plan expects.
     """
@@ -88,6 +90,8 @@ class ChildStatus(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
     pinned: bool = False
     memory_devices: dict[str, int] = {}
+    memory_planned: int = 0
+    tokens_per_second: float = 0.0
 
 
 class ChildCrashedError(Exception):
@@ -130,6 +134,10 @@ class Children(Protocol):
 
     def status(self) -> tuple[ChildStatus, ...]:
         """All children, latest expiry first."""
+        ...
+
+    async def look(self) -> None:
+        """Bring up to date what ``status`` tells and only the children know; a second at most."""
         ...
 
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 
@@ -11,6 +12,7 @@ from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.http1 import Body, End, Head, ResponseParser, request_bytes
 
 _READ = 64 * 1024
+_FIGURE = re.compile(r"^llamacpp:(\w+) ([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)$", re.MULTILINE)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -27,6 +29,15 @@ async def ask(
             return await _exchange(endpoint, path, method, body)
     except (OSError, TimeoutError, ProtocolError):
         return None
+
+
+async def figures(endpoint: Endpoint, deadline: float) -> dict[str, float]:
+    """The engine's own counters and gauges (``/metrics``) by their names without prefix; none when it does not tell."""
+    answer = await ask(endpoint, "/metrics", deadline)
+    if answer is None or answer.status != 200:
+        return {}
+    text = answer.body.decode("utf-8", "replace")
+    return {name: float(value) for name, value in _FIGURE.findall(text)}
 
 
 async def connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -13,6 +13,7 @@ from llamamgr.plan.events import Placement
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.lease import ChildStatus
+from llamamgr.supervise.pace import Pace
 from llamamgr.supervise.wishes import Wish
 
 
@@ -27,6 +28,7 @@ class Running(msgspec.Struct):
     wish: Wish
     placement: Placement
     started: float
+    pace: Pace
     ready: float = 0.0
     free_before: dict[str, int] = msgspec.field(default_factory=dict)
     stirred: int = 0
@@ -58,4 +60,6 @@ def describe(
         pinned=planned.pinned,
         started=running.started,
         expires=time.time() + left,
+        memory_planned=planned.placement.total,
+        tokens_per_second=running.pace.value(busy=bool(planned.leases)),
     )

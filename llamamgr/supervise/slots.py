@@ -8,7 +8,6 @@ about to be stopped anyway (``timings.cache_n`` after save, erase and restore mu
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +17,10 @@ import msgspec
 from llamamgr.core.cards import ModelCard
 from llamamgr.host.files import replace_quickly
 from llamamgr.supervise.lease import Endpoint
-from llamamgr.supervise.probe import ask
+from llamamgr.supervise.probe import ask, figures
 
 _LEAST_TOKENS = 64  # below this, reading the prompt again costs less than the file
 _SECONDS = 20.0  # for one save or restore
-_FIGURE = re.compile(r"^llamacpp:(prompt_tokens_total|prompt_seconds_total) ([0-9.eE+-]+)$", re.MULTILINE)
 _PROBE = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"
 
 
@@ -144,12 +142,9 @@ async def _slots(endpoint: Endpoint) -> list[_Slot]:
 
 async def _reading_speed(endpoint: Endpoint) -> float:
     """Seconds that a token of a prompt took on this child so far, on average; 0.0 when it does not tell."""
-    answer = await ask(endpoint, "/metrics", 3.0)
-    if answer is None or answer.status != 200:
-        return 0.0
-    figures = {name: float(value) for name, value in _FIGURE.findall(answer.body.decode("utf-8", "replace"))}
-    tokens = figures.get("prompt_tokens_total", 0.0)
-    return figures.get("prompt_seconds_total", 0.0) / tokens if tokens else 0.0
+    told = await figures(endpoint, 3.0)
+    tokens = told.get("prompt_tokens_total", 0.0)
+    return told.get("prompt_seconds_total", 0.0) / tokens if tokens else 0.0
 
 
 async def _complete(endpoint: Endpoint) -> _Completion | None:

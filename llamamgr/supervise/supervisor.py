@@ -49,6 +49,7 @@ from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, Load
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.memory import Memory
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
+from llamamgr.supervise.pace import Pace
 from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
@@ -57,6 +58,7 @@ from llamamgr.supervise.wishes import Wish, flag_arguments, identity_of, key_of,
 log = logging.getLogger(__name__)
 
 _REMEMBERED_DEAD = 64
+_PACE_SECONDS = 5.0  # between two looks at how quick the children are
 _CUT_SECONDS = 8.0  # a child's stop sequence, and its clients being told
 
 
@@ -96,7 +98,7 @@ class Supervisor:
         self._measured = Measured(state / "measured.json")
         self._estimates = Estimates(config, self._measured, card_of)
         self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
-        self._sampler: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._slots = SlotStore(
             state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
         )
@@ -107,7 +109,8 @@ class Supervisor:
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
             )
         await self._tasks.__aenter__()
-        self._sampler = self._tasks.create_task(self._memory.watch(), name="memory watch")
+        for name, work in (("memory", self._memory.watch()), ("pace", self._watch_pace())):
+            self._watches.append(self._tasks.create_task(work, name=f"{name} watch"))
         return self
 
     async def __aexit__(
@@ -116,8 +119,8 @@ class Supervisor:
         await self.drain(0.0)
         if self._timer:
             self._timer.cancel()
-        if self._sampler:
-            self._sampler.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await self._tasks.__aexit__(None, None, None)  # the body's own error passes through unwrapped
 
     async def drain(self, seconds: float) -> None:
@@ -274,6 +277,13 @@ class Supervisor:
         ]
         return tuple(sorted(found, key=lambda child: -child.expires))
 
+    async def look(self) -> None:
+        """See ``lease.Children.look``: asks the children that worked since the last time."""
+        now = asyncio.get_running_loop().time()
+        used = {child.id: child.used for child in self._plan.children.values() if child.state == "ready"}
+        due = [one for key, one in self._running.items() if used.get(key, -math.inf) >= one.pace.looked]
+        await asyncio.gather(*(one.pace.look(one.child.endpoint, now) for one in due))
+
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         """See ``lease.Children.cause_of_death``."""
         running = self._running.get(child)
@@ -387,7 +397,7 @@ class Supervisor:
         if child.launch.unsaid:
             log.warning("build %s has no option for: %s", wish.build.key, ", ".join(child.launch.unsaid))
         self._trials.started(wish.build.key, asyncio.get_running_loop().time())
-        running = Running(child, wish, placement, time.time())
+        running = Running(child, wish, placement, time.time(), Pace(child.progress))
         self._memory.before_load(running)
         self._running[child_id] = running
         self._tasks.create_task(self._own(child), name=f"child {child_id}")
@@ -438,6 +448,11 @@ class Supervisor:
         for request, wish in list(self._wishes.items()):
             if wish.build.key == build.key:
                 self._settle(request, EngineError(f"build {build.key} was given up"))
+
+    async def _watch_pace(self) -> None:
+        while True:
+            await asyncio.sleep(_PACE_SECONDS)
+            await self.look()
 
     def _remember(self, child_id: str, cause: str) -> None:
         self._dead[child_id] = cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +75,30 @@ def test_models_name_the_alias(server: Launched) -> None:
 def test_slots_tell_who_is_busy(server: Launched) -> None:
     rows = json.loads(server.request("GET", "/slots")[2])
     assert [(row["id"], row["is_processing"]) for row in rows] == [(0, False), (1, False)]
+
+
+def test_metrics_count_tokens_and_the_seconds_they_took_once_an_answer_is_over(binary: Path) -> None:
+    with launched(binary, [*arguments(), "--metrics"]) as server:
+        server.wait_healthy()
+        post(server, "/v1/chat/completions", messages=HI, temperature=0)
+        told = server.request("GET", "/metrics")[2].decode()
+    figures = {
+        name: float(value) for name, value in re.findall(r"^llamacpp:(\w+) (\S+)$", told, re.MULTILINE)
+    }
+    assert figures["tokens_predicted_total"] in (6, 7)  # the last one ends the text
+    assert 0 < figures["tokens_predicted_seconds_total"] < 60
+
+
+def test_a_slot_that_works_tells_its_task_and_its_tokens(server: Launched) -> None:
+    connection = UnixConnection(server.socket)
+    body = {"prompt": "<|user|>count forever</s><|assistant|>", "stream": True, "n_predict": 900}
+    connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read1(200)
+    [row] = [row for row in json.loads(server.request("GET", "/slots")[2]) if row["is_processing"]]
+    connection.close()
+    assert row["id_task"] >= 0
+    assert row["next_token"][0]["n_decoded"] > 0
 
 
 def test_a_whole_chat_has_message_usage_and_timings(server: Launched) -> None:

@@ -87,6 +87,16 @@ def test_logs_show_an_engines_last_lines(daemon: Daemon):
     assert missing.returncode == 4
 
 
+def test_ps_tells_how_fast_answers_came_and_what_was_planned(daemon: Daemon):
+    daemon.post("/api/chat", chat(stream=False))
+    [child] = daemon.children()
+    assert child["tokens_per_second"] > 1
+    assert child["memory_planned"] > 0
+    shown = llamamgr("ps").stdout.splitlines()
+    assert {"PLANNED", "TOKENS/S", "UNTIL"} <= set(shown[0].split())
+    assert shown[1].split().count("-") == 1  # no GPU, and nothing else unknown
+
+
 def test_stop_now_ends_a_model_in_the_middle_of_a_request(daemon: Daemon):
     _, response, connection = _read_raw(daemon.url, "/api/chat", chat(text=selftest.ENDLESS_PROMPT))
     assert llamamgr("stop", "selftest", "--now").returncode == 0

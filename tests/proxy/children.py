@@ -49,6 +49,7 @@ class TestChildren:
         self.granted: list[tuple[ModelCard, LoadOptions, float | None]] = []
         self.priorities: list[int] = []
         self.busy = False
+        self.looks = 0
         self._count = 0
         self._lock = asyncio.Lock()
 
@@ -112,6 +113,9 @@ class TestChildren:
     def status(self) -> tuple[ChildStatus, ...]:
         alive = [running for running in self.running.values() if running.exit_code is None]
         return tuple(map(status_of, reversed(alive)))
+
+    async def look(self) -> None:
+        self.looks += 1
 
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         running = next((running for running in self.running.values() if running.child == child), None)

@@ -200,4 +200,12 @@ async def test_the_daemon_tells_of_itself(front: Front) -> None:
     async with front.session.get("/api/system/status") as answer:
         status, told = await asked(answer)
     assert (status, told["version"], told["models_loaded"]) == (200, "1.2.3", 1)
+    [model] = told["models"]
+    assert (model["model"], model["state"], model["instance"], model["build"]) == (
+        *("tinychat:latest", "ready"),
+        *("default", "b11434"),
+    )
+    assert (model["slots"], model["busy"], model["queued"]) == (4, 0, 0)
+    assert {"pid", "memory", "memory_planned", "devices", "tokens_per_second", "expires"} <= model.keys()
+    assert front.children.looks == 1
     assert told["uptime_secs"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import signal
@@ -15,9 +16,10 @@ import pytest
 
 from llamamgr.core.config import Config, GroupConfig, ModelConfig
 from llamamgr.core.errors import BusyError, ConfigError, EngineError
-from llamamgr.supervise import watch
+from llamamgr.supervise import pace, watch
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.probe import ask
+from tests.fakes.fake_llama_server import ENDLESS
 from tests.supervise.conftest import MIB, model
 
 
@@ -304,6 +306,42 @@ async def test_a_new_configuration_drains_only_the_children_it_concerns(supervis
         await until(lambda: len(owner.status()) == 2)
         async with owner.acquire(model("two")) as same:
             assert same.child == kept
+
+
+async def test_ps_tells_how_fast_answers_come(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()) as lease:
+            assert owner.status()[0].tokens_per_second == 0.0
+            body = json.dumps({"prompt": ENDLESS, "n_predict": 50}).encode()
+            assert (await ask(lease.endpoint, "/completion", 10, "POST", body)).status == 200
+        await owner.look()
+        [child] = owner.status()
+        assert 10 < child.tokens_per_second < 1000  # the fake sleeps a millisecond before each
+        assert child.memory_planned > child.memory > 0
+
+
+async def test_ps_tells_the_pace_of_an_answer_that_is_still_coming(supervisor, fake_build, monkeypatch):
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    async with supervisor(fake_build("delay=0.005")) as owner, owner.acquire(model()) as lease:
+        body = json.dumps({"prompt": ENDLESS, "stream": True}).encode()
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(ask(lease.endpoint, "/completion", 30, "POST", body))
+            await until(lambda: owner.status()[0].tokens_per_second > 0)
+            assert 10 < owner.status()[0].tokens_per_second < 400
+            asked.cancel()
+
+
+async def test_children_that_have_done_nothing_are_not_asked(supervisor, fake_build, monkeypatch):
+    asked = []
+    real = pace.figures
+    monkeypatch.setattr(pace, "figures", lambda *a: (asked.append(a), real(*a))[1])
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()):
+            pass
+        await owner.look()
+        before = len(asked)
+        await owner.look()
+        assert (before, len(asked)) == (1, 1)
 
 
 async def test_settings_of_requests_restart_no_child(supervisor, fake_build):
