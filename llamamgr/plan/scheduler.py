@@ -56,7 +56,7 @@ from llamamgr.plan.events import (
     UnloadForced,
 )
 from llamamgr.plan.placement import best_tier
-from llamamgr.plan.state import Child, Demand, Residue, Room, Trouble
+from llamamgr.plan.state import Child, Demand, Residue, Room, Troubles
 
 _ROOM = "another model needs its memory"
 
@@ -71,7 +71,7 @@ class Scheduler:
         self.waiting: dict[int, Demand] = {}
         self.leases: dict[int, str] = {}
         self.residues: dict[str, Residue] = {}
-        self._trouble: dict[ChildKey, Trouble] = {}
+        self._troubles = Troubles()
         self._keep_alive: dict[int, float] = {}
         self._commands: list[Command] = []
         self._born = 0
@@ -177,9 +177,7 @@ class Scheduler:
         child.state = "ready"
         child.used = child.ready_at = now
         child.expires = now + child.stay
-        trouble = self._trouble.get(child.key)
-        if trouble is not None:
-            trouble.until = 0.0
+        self._troubles.forgive(child.key)
 
     def _lost(self, child_id: str) -> None:
         child = self.children.get(child_id)
@@ -200,24 +198,11 @@ class Scheduler:
         if child.state == "stopping":
             return
         loading = child.state == "loading" or child.was_loading
-        self._note_trouble(child.key, cause, now, loading=loading)
+        self._troubles.note(child.key, cause, now, self.limits, loading=loading)
         if loading:
             for demand in [d for d in self.waiting.values() if child.key.serves(d.key)]:
                 del self.waiting[demand.request]
                 self._refuse(demand.request, "load_failed", cause)
-
-    def _note_trouble(self, key: ChildKey, cause: str, now: float, *, loading: bool) -> None:
-        """Back off exponentially: from the second failed load in the window, or once more crashes than allowed happened."""
-        window = self.limits.crash_window
-        self._trouble = {
-            k: t for k, t in self._trouble.items() if t.until > now or now - t.times[-1] < window
-        }
-        trouble = self._trouble.setdefault(key, Trouble())
-        trouble.times = [t for t in trouble.times if now - t < self.limits.crash_window] + [now]
-        trouble.cause = cause
-        excess = len(trouble.times) - (1 if loading else self.limits.crashes_allowed)
-        if excess > 0:
-            trouble.until = now + min(60.0, 2.0**excess)
 
     def _keep(self, model: str, keep_alive: float, now: float) -> None:
         for child in self.children.values():
@@ -389,8 +374,8 @@ class Scheduler:
         return min(found, key=lambda c: (c.state != "ready", c.key.context)) if found else None
 
     def _cooling(self, demand: Demand, now: float) -> bool:
-        trouble = self._trouble.get(demand.start_key)
-        if trouble is None or trouble.until <= now:
+        trouble = self._troubles.cooling(demand.start_key, now)
+        if trouble is None:
             return False
         del self.waiting[demand.request]
         self._refuse(demand.request, "cooling_down", trouble.cause, max(1, math.ceil(trouble.until - now)))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from llamamgr.plan.events import ChildKey, Placement, Requested
+from llamamgr.plan.events import ChildKey, Limits, Placement, Requested
 
 PRIORITY_SECONDS = 10.0
 
@@ -79,6 +79,34 @@ class Trouble(msgspec.Struct):
     times: list[float] = msgspec.field(default_factory=list)
     until: float = 0.0
     cause: str = ""
+
+
+class Troubles:
+    """What failed lately, by key."""
+
+    def __init__(self) -> None:
+        self._known: dict[ChildKey, Trouble] = {}
+
+    def note(self, key: ChildKey, cause: str, now: float, limits: Limits, *, loading: bool) -> None:
+        """Back off exponentially: from the second failed load in the window, or once more crashes than allowed happened."""
+        window = limits.crash_window
+        self._known = {k: t for k, t in self._known.items() if t.until > now or now - t.times[-1] < window}
+        trouble = self._known.setdefault(key, Trouble())
+        trouble.times = [t for t in trouble.times if now - t < window] + [now]
+        trouble.cause = cause
+        excess = len(trouble.times) - (1 if loading else limits.crashes_allowed)
+        if excess > 0:
+            trouble.until = now + min(60.0, 2.0**excess)
+
+    def cooling(self, key: ChildKey, now: float) -> Trouble | None:
+        """The trouble because of which nothing of ``key`` is started now."""
+        trouble = self._known.get(key)
+        return trouble if trouble is not None and trouble.until > now else None
+
+    def forgive(self, key: ChildKey) -> None:
+        """It works: what failed before holds nothing up any more."""
+        if key in self._known:
+            self._known[key].until = 0.0
 
 
 class Room:
