@@ -51,6 +51,7 @@ _KEPT_BACK = frozenset(
             "x-forwarded-proto",
             "x-real-ip",
         ),
+        "content-encoding",  # requests are unpacked when they come in
         # with it the engine generates on after the client has left
         "x-conversation-id",
     }
@@ -121,6 +122,10 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     if f"/{unquote(path)}" in _GENERATING and services.config.settings_of(model.name).shapes_requests:
         body = _bounded_body(services, model, f"/{unquote(path)}", await request.read())
         return await Through(request, request.method, target, headers, body).run(Want(model))
+    if (
+        "Content-Encoding" in request.headers
+    ):  # it is unpacked on the way here, so its length is known at its end only
+        return await Through(request, request.method, target, headers, await request.read()).run(Want(model))
     limit = services.config.server.body_limit
     length = request.content_length
     if length is not None and length > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -71,6 +72,14 @@ async def test_upstream_reaches_any_path_of_a_model_whose_name_may_have_slashes(
     async with front.session.get(f"/upstream/{name}/v1/models") as answer:
         status, told = await asked(answer)
     assert (status, told["data"][0]["id"]) == (200, "tinychat:latest")
+
+
+async def test_upstream_unpacks_what_comes_compressed(front: Front) -> None:
+    body = gzip.compress(json.dumps({"prompt": "hi"}).encode())
+    packed = {"Content-Encoding": "gzip"}
+    async with front.session.post("/upstream/tinychat/completion", data=body, headers=packed) as answer:
+        status, told = await asked(answer)
+    assert (status, told["content"]) == (200, ANSWER)
 
 
 async def test_upstream_of_nothing_is_404(front: Front) -> None:
