@@ -20,6 +20,18 @@ from llamamgr.wire.sse import SseParser
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 NO_END = "the engine's answer ended before it was complete"
+# what llama-server answers 500 to before it generates anything, though the client can mend it: its std::runtime_error of
+# common/chat.cpp, tools/server/server-common.cpp and of templates, and what its JSON library says of wrong types
+_OF_THE_CLIENT = re.compile(
+    r"\[json\.exception\.|Failed to (parse (messages|tools|tool call arguments)|tokenize prompt|load image or audio file)"
+    r"|Cannot (specify|use) (both )?\w+ (and|with) |Unknown (reasoning|chat) format|Unsupported param|Only no echo|Invalid base64"
+    r"|Multimodal data provided|(image|audio|video) input is not supported|\"prompt\" is required|'messages' is required"
+    r"|for mtmd, input prompt"
+)
+_RAISED = re.compile(
+    r"Jinja Exception: (.*)", re.DOTALL
+)  # by a template's own raise_exception, after a piece of its source
+_DUMP = re.compile(r"; (?:messages|tools) = .*", re.DOTALL)  # the request's own, whole: nothing for a log
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "exceed_context_size_error": 400,
@@ -29,11 +41,6 @@ _STATUS_OF_TYPE = {
     "not_supported_error": 501,
     "unavailable_error": 503,
 }
-# llama-server calls turns and tools that it cannot read its own fault, and quotes them in full behind the reason
-# (llama.cpp common/chat.cpp); clients would try again, and a log would hold the prompt
-_UNREADABLE_REQUEST = re.compile(
-    r"(Failed to parse (?:messages|tools): .*?)(?:; (?:messages|tools) = .*)?\Z", re.DOTALL
-)
 _STOP_REASONS: dict[str, neutral.FinishReason] = {
     "limit": "length",
     "length": "length",
@@ -50,9 +57,17 @@ def error_of(status: int, body: bytes) -> Failed:
     except UNREADABLE:
         text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
         return Failed(status, text or f"the engine answered {status} without a word")
-    if status == 500 and (found := _UNREADABLE_REQUEST.match(error.message)):
-        return Failed(400, found[1], "invalid_request_error")
+    mistake = _mistake_of_client(error.message) if status == 500 else ""
+    if mistake:
+        return Failed(400, mistake[:500], "invalid_request_error")
     return Failed(status, error.message or f"the engine answered {status}", error.type)
+
+
+def _mistake_of_client(message: str) -> str:
+    """What there is to tell of it; empty when the engine is at fault."""
+    if raised := _RAISED.search(message):
+        return f"the model's chat template refuses this conversation: {raised[1].strip()}"
+    return _DUMP.sub("", message) if _OF_THE_CLIENT.match(message) else ""
 
 
 class _ErrorBody(msgspec.Struct):

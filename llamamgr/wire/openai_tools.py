@@ -55,7 +55,7 @@ def choose(tools: Sequence[msgspec.Raw], choice: msgspec.Raw) -> Offer:
         return Offer(tuple(tools))
     if raw.startswith(b"{"):
         return _chosen(tools, _read(raw, _Choice))
-    return _of_word(tools, msgspec.json.decode(raw))
+    return _of_word(tools, _read(raw, object))
 
 
 def name_of(tool: msgspec.Raw) -> str:

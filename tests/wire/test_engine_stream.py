@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,3 +221,34 @@ def test_turns_and_tools_that_the_engine_cannot_read_are_the_clients_mistake(kin
     assert error_of(500, answer) == Failed(400, plain, "invalid_request_error")
     other = json.dumps({"error": {"message": "out of memory", "type": "server_error"}}).encode()
     assert error_of(500, other).status == 500
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "told"),
+    [
+        (
+            "Failed to parse messages: [json.exception.type_error.302] type must be string, but is object",
+            400,
+            "Failed to parse messages: [json.exception.type_error.302] type must be string, but is object",
+        ),
+        (
+            'Failed to parse tools: Missing tool type: {}; tools = [\n  {"secret": 1}\n]',
+            400,
+            "Failed to parse tools: Missing tool type: {}",
+        ),
+        ("Cannot use both json_schema and grammar", 400, "Cannot use both json_schema and grammar"),
+        (
+            "\n------------\nWhile executing CallExpression at line 1, column 9 in source:\n{{ raise_exception('…') }}\n"
+            "Error: Jinja Exception: Conversation roles must alternate",
+            400,
+            "the model's chat template refuses this conversation: Conversation roles must alternate",
+        ),
+        ("Context size has been exceeded.", 500, "Context size has been exceeded."),
+    ],
+)
+def test_a_mistake_of_the_clients_is_no_500_though_the_engine_says_so(
+    message: str, status: int, told: str
+) -> None:
+    body = msgspec.json.encode({"error": {"code": 500, "message": message, "type": "server_error"}})
+    failed = error_of(500, body)
+    assert (failed.status, failed.message) == (status, told)

@@ -159,3 +159,19 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns_but_neither_syst
     alone = ChatRequest(messages=(turns[0], turns[-1]))
     assert shortened(alone, refusal) is None
     assert shortened(request, "something else") is None
+
+
+def test_a_conversation_of_countless_empty_turns_is_cut_in_few_steps():
+    from llamamgr.wire.neutral import ChatRequest
+    from llamamgr.wire.ollama import shortened
+
+    request: ChatRequest | None = ChatRequest(messages=tuple(Message("user") for _ in range(10_000)))
+    for _step in range(60):
+        assert request is not None
+        tokens = 4 * len(request.messages)
+        if tokens <= 200:
+            break
+        refusal = f"request ({tokens} tokens) exceeds the available context size (200 tokens)"
+        request = shortened(request, refusal)
+    else:
+        raise AssertionError("still too long")
