@@ -13,6 +13,7 @@ catalogue     handlers that tell about models: tags, show, ps
 models        handlers that change which models there are: create, copy, delete, blobs, pull
 transfers     pulls under way, shared by all who ask for the same model
 routes        the routes of the other APIs, as one table
+description   ``/openapi.json``, made of ``operations``: every route as clients see it
 passage       ``/v1/chat/completions``: passed through, checked, under the name that was asked for
 completions   ``/v1/completions``; ``embeddings``, ``rerank``, ``responses``: the endpoints of those names
 openai        ``/v1/models``, ``/v1/audio/transcriptions``, and images, which are refused

@@ -1,4 +1,7 @@
-"""Routes of OpenAI's, Anthropic's and llama.cpp's APIs, as one table: method, path, handler."""
+"""Routes of OpenAI's, Anthropic's and llama.cpp's APIs, as one table: method, path, handler.
+
+How clients see each route stands in ``operations``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from aiohttp.typedefs import Handler
 from llamamgr.proxy import (
     anthropic,
     completions,
+    description,
     embeddings,
     engine_routes,
     openai,
@@ -21,7 +25,7 @@ _ENGINE_ASKS = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/comp
 
 V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", openai.models),
-    ("GET", "/v1/models/{name:.+}", openai.model),
+    ("GET", "/v1/models/{name:(?s:.+)}", openai.model),
     ("POST", "/v1/chat/completions", passage.chat_completions),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/embeddings", embeddings.v1_embeddings),
@@ -32,12 +36,13 @@ V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/responses/{id}", responses.delete),
     ("POST", "/v1/audio/transcriptions", openai.transcriptions),
     ("*", "/v1/images", openai.no_images),
-    ("*", "/v1/images/{rest:.*}", openai.no_images),
+    ("*", "/v1/images/{rest:(?s:.*)}", openai.no_images),
     *(("POST", path, rerank.rerank) for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank", "/rerank")),
     ("POST", "/v1/messages", anthropic.messages),
     ("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
     *(("GET", path, engine_routes.engine) for path in _ENGINE_READS),
     *(("POST", path, engine_routes.engine) for path in _ENGINE_ASKS),
-    ("*", "/upstream/{rest:.+}", engine_routes.upstream),
+    ("*", "/upstream/{rest:(?s:.+)}", engine_routes.upstream),
     ("GET", "/api/system/status", system.status),
+    ("GET", "/openapi.json", description.describe),
 )

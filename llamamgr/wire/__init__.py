@@ -18,5 +18,6 @@ responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``multipart``: forms with files
 images       media in requests: enclosed, or given by an address
+openapi      an OpenAPI document out of operations; ``_bodies`` and ``_answers``: what goes in and out
 ===========  ======================================================================
 """

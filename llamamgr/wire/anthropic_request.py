@@ -96,7 +96,7 @@ class _Output(msgspec.Struct):
     format: _Format | None = None
 
 
-class _Messages(msgspec.Struct):
+class Wire(msgspec.Struct):
     model: str | None = None
     max_tokens: int | None = None
     messages: list[Turn] | None = None
@@ -132,10 +132,10 @@ def parse_count(body: bytes) -> MessagesRequest:
     return _request(wire, sound, Images(False, {}))
 
 
-def _decode(body: bytes) -> tuple[_Messages, bytes]:
+def _decode(body: bytes) -> tuple[Wire, bytes]:
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, _Messages, "MessagesRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "MessagesRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required")
     if not wire.messages:
@@ -143,7 +143,7 @@ def _decode(body: bytes) -> tuple[_Messages, bytes]:
     return wire, sound
 
 
-def _request(wire: _Messages, sound: bytes, pictures: Images) -> MessagesRequest:
+def _request(wire: Wire, sound: bytes, pictures: Images) -> MessagesRequest:
     turns = Conversation(pictures)
     system = _system(wire.system)
     for place, turn in enumerate(wire.messages or ()):
@@ -176,7 +176,7 @@ def _request(wire: _Messages, sound: bytes, pictures: Images) -> MessagesRequest
     )
 
 
-def _sampling(wire: _Messages, sound: bytes, stops: tuple[str, ...]) -> dict[str, object]:
+def _sampling(wire: Wire, sound: bytes, stops: tuple[str, ...]) -> dict[str, object]:
     fields = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
     plain: dict[str, object] = {
         "max_tokens": wire.max_tokens,
@@ -225,7 +225,7 @@ def _is_hosted(tool: _Tool) -> bool:
     return not bytes(tool.input_schema).startswith(b"{")
 
 
-def _tools(wire: _Messages) -> tuple[tuple[msgspec.Raw, ...], str]:
+def _tools(wire: Wire) -> tuple[tuple[msgspec.Raw, ...], str]:
     given = [_tool(tool) for tool in wire.tools or () if not _is_hosted(tool)]
     asked = wire.tool_choice
     if asked is None or (asked.type == "auto" and not given):

@@ -59,7 +59,7 @@ class Embeddings(msgspec.Struct, frozen=True):
     tokens: int
 
 
-class _V1(msgspec.Struct):
+class WireV1(msgspec.Struct):
     model: str | None = None
     input: msgspec.Raw = _NOTHING
     encoding_format: str | None = None
@@ -73,13 +73,13 @@ class _Ollama(msgspec.Struct, kw_only=True):
     options: dict[str, Any] | None = None
 
 
-class _Embed(_Ollama, kw_only=True):
+class WireEmbed(_Ollama, kw_only=True):
     input: msgspec.Raw = _NOTHING
     truncate: bool | None = None
     dimensions: int | None = None
 
 
-class _Legacy(_Ollama, kw_only=True):
+class WireLegacy(_Ollama, kw_only=True):
     prompt: str | None = None
 
 
@@ -101,7 +101,7 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
     """``POST /v1/embeddings``; ``DialectError`` 400."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire = golang.decode(body, _V1, "EmbedRequest", {})
+    wire = golang.decode(body, WireV1, "EmbedRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
     form = wire.encoding_format or "float"
@@ -127,7 +127,7 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
 
 def parse_embed(body: bytes) -> EmbeddingRequest:
     """``POST /api/embed``; no inputs at all is an answer without vectors. ``DialectError`` in Ollama's words."""
-    wire = golang.decode(body, _Embed, "EmbedRequest", {})
+    wire = golang.decode(body, WireEmbed, "EmbedRequest", {})
     inputs = () if bytes(wire.input) in (b"", b"null", b'""', b"[]") else _inputs(wire.input)
     if inputs is None or any(not isinstance(one, str) for one in inputs):
         raise DialectError(400, _INVALID)
@@ -145,7 +145,7 @@ def parse_embed(body: bytes) -> EmbeddingRequest:
 
 def parse_legacy(body: bytes) -> EmbeddingRequest:
     """``POST /api/embeddings``; no prompt is an answer without a vector. ``DialectError`` in Ollama's words."""
-    wire = golang.decode(body, _Legacy, "EmbeddingRequest", {})
+    wire = golang.decode(body, WireLegacy, "EmbeddingRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required")
     return EmbeddingRequest(

@@ -46,7 +46,7 @@ class _WireMessage(msgspec.Struct):
     content: str | None = None
 
 
-class _WireCreate(msgspec.Struct):
+class WireCreate(msgspec.Struct):
     model: str | None = None
     name: str | None = None
     stream: bool | None = None
@@ -63,12 +63,12 @@ class _WireCreate(msgspec.Struct):
     modelfile: str | None = None
 
 
-class _WireCopy(msgspec.Struct):
+class WireCopy(msgspec.Struct):
     source: str | None = None
     destination: str | None = None
 
 
-class _WireTransfer(msgspec.Struct):
+class WireTransfer(msgspec.Struct):
     model: str | None = None
     name: str | None = None
     insecure: bool | None = None
@@ -86,7 +86,7 @@ _GO_TYPES = {
 
 def parse_create(body: bytes) -> CreateRequest:
     """``DialectError`` or ``UsageError`` (both 400) in Ollama's words. Whether the name is one is for the caller to see."""
-    wire = golang.decode(body, _WireCreate, "CreateRequest", _GO_TYPES)
+    wire = golang.decode(body, WireCreate, "CreateRequest", _GO_TYPES)
     request = CreateRequest(
         model=wire.model or wire.name or "",
         base=wire.from_ or "",
@@ -125,13 +125,13 @@ def require_origin(request: CreateRequest) -> None:
 
 
 def parse_copy(body: bytes) -> CopyRequest:
-    wire = golang.decode(body, _WireCopy, "CopyRequest", {})
+    wire = golang.decode(body, WireCopy, "CopyRequest", {})
     return CopyRequest(wire.source or "", wire.destination or "")
 
 
 def parse_delete(body: bytes) -> str:
     """The name of the model to delete."""
-    wire = golang.decode(body, _WireTransfer, "DeleteRequest", {})
+    wire = golang.decode(body, WireTransfer, "DeleteRequest", {})
     model = wire.model or wire.name
     if not model:
         raise DialectError(400, "model is required")
@@ -140,7 +140,7 @@ def parse_delete(body: bytes) -> str:
 
 def parse_transfer(body: bytes, struct: str) -> TransferRequest:
     """Of a pull (``PullRequest``) or a push (``PushRequest``)."""
-    wire = golang.decode(body, _WireTransfer, struct, {})
+    wire = golang.decode(body, WireTransfer, struct, {})
     return TransferRequest(wire.model or wire.name or "", bool(wire.insecure), wire.stream is not False)
 
 

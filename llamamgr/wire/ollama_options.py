@@ -158,3 +158,21 @@ def _wishes(load: dict[str, object]) -> LoadWishes:
         threads=max(wishes.threads, 0),
         main_gpu=max(wishes.main_gpu, -1),
     )
+
+
+def schema() -> dict[str, object]:
+    """The options as a JSON schema; names that are not known are passed over."""
+    known = {**_SAMPLING, **_LOAD}
+    return {
+        "type": ["object", "null"],
+        "properties": {name: _schema_of(option) for name, option in known.items()},
+    }
+
+
+def _schema_of(option: _Option) -> dict[str, object]:
+    # Go cuts the fraction off an integer, so that any number will do
+    kind = {"integer": "number", "float32": "number"}.get(option.type, option.type)
+    told: dict[str, object] = {"type": [kind, "null"]}
+    if option.type == "array":
+        told["items"] = {"type": "string"}
+    return told if option.default is None else {**told, "default": option.default}

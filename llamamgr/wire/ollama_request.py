@@ -122,7 +122,7 @@ class _WireCommon(msgspec.Struct, kw_only=True):
     top_logprobs: int | None = None
 
 
-class _WireGenerate(_WireCommon, kw_only=True):
+class WireGenerate(_WireCommon, kw_only=True):
     prompt: str | None = None
     suffix: str | None = None
     system: str | None = None
@@ -153,12 +153,12 @@ class _WireMessage(msgspec.Struct):
     tool_call_id: str | None = None
 
 
-class _WireChat(_WireCommon, kw_only=True):
+class WireChat(_WireCommon, kw_only=True):
     messages: list[_WireMessage] | None = None
     tools: list[msgspec.Raw] | None = None
 
 
-class _WireShow(msgspec.Struct):
+class WireShow(msgspec.Struct):
     model: str | None = None
     name: str | None = None
     system: str | None = None
@@ -185,7 +185,7 @@ _GO_TYPES = {
 
 def parse_generate(body: bytes) -> GenerateRequest:
     """``DialectError`` in Ollama's words for anything that cannot be asked."""
-    wire = golang.decode(body, _WireGenerate, "GenerateRequest", _GO_TYPES)
+    wire = golang.decode(body, WireGenerate, "GenerateRequest", _GO_TYPES)
     images = _images(wire.images, "GenerateRequest")
     request = GenerateRequest(
         **_common(wire),
@@ -206,7 +206,7 @@ def parse_generate(body: bytes) -> GenerateRequest:
 
 def parse_chat(body: bytes) -> ChatBody:
     """``DialectError`` in Ollama's words for anything that cannot be asked."""
-    wire = golang.decode(body, _WireChat, "ChatRequest", _GO_TYPES)
+    wire = golang.decode(body, WireChat, "ChatRequest", _GO_TYPES)
     request = ChatBody(
         **_common(wire),
         messages=tuple(_message(message) for message in wire.messages or ()),
@@ -219,7 +219,7 @@ def parse_chat(body: bytes) -> ChatBody:
 
 def parse_show(body: bytes) -> ShowRequest:
     """``name`` stands in for ``model``, as older clients send it."""
-    wire = golang.decode(body, _WireShow, "ShowRequest", {})
+    wire = golang.decode(body, WireShow, "ShowRequest", {})
     model = wire.model or wire.name
     if not model:
         raise DialectError(400, "model is required")

@@ -25,7 +25,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.openai_tools import NOTHING, choose
 
 # Ollama's words → those that templates know (facts: openai/openai.go reasoning_effort)
-_EFFORTS = {
+EFFORTS = {
     "minimal": "low",
     "low": "low",
     "medium": "medium",
@@ -61,7 +61,7 @@ class _Reasoning(msgspec.Struct):
     effort: str | None = None
 
 
-class _Chat(msgspec.Struct):
+class Wire(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     messages: list[_Turn] | None = None
@@ -80,7 +80,7 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     """
     if not body.strip():
         raise DialectError(400, "EOF")
-    chat, sound = golang.decode_sound(body, _Chat, "ChatCompletionRequest", {})
+    chat, sound = golang.decode_sound(body, Wire, "ChatCompletionRequest", {})
     if not chat.messages:
         raise DialectError(400, "[] is too short - 'messages'", param="messages")
     parts = [part for turn in chat.messages if isinstance(turn.content, list) for part in turn.content]
@@ -106,7 +106,7 @@ def enclosed(body: bytes, fetched: Mapping[str, str]) -> bytes:
 
 def effort(word: str) -> str:
     """A reasoning effort as templates know it; ``DialectError`` 400 for what is none."""
-    known = _EFFORTS.get(word)
+    known = EFFORTS.get(word)
     if known is None:
         shown = golang.quote(word.encode())
         raise DialectError(
@@ -135,7 +135,7 @@ def response_format(asked: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", **inner, "schema": schema}}
 
 
-def _changes(chat: _Chat) -> dict[str, Any]:
+def _changes(chat: Wire) -> dict[str, Any]:
     """Fields to be replaced in the body; None takes one away."""
     changed: dict[str, Any] = {}
     if bytes(chat.tool_choice) not in (b"", b"null", b'"auto"'):

@@ -90,7 +90,7 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Wire(msgspec.Struct):
+class Wire(msgspec.Struct):
     model: str | None = None
     prompt: msgspec.Raw = _NOTHING
     stream: bool | None = None
@@ -107,7 +107,7 @@ def parse(body: bytes) -> CompletionRequest:
     """``DialectError`` 400 for what cannot be asked."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, _Wire, "CompletionRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "CompletionRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
     fields = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])

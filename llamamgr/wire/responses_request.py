@@ -102,7 +102,7 @@ class _Tool(msgspec.Struct):
     strict: bool | None = None
 
 
-class _Wire(msgspec.Struct):
+class Wire(msgspec.Struct):
     model: str | None = None
     input: str | list[Item] | None = None
     instructions: str | None = None
@@ -146,7 +146,7 @@ def parse(
     """``DialectError`` 400 for what cannot be asked. ``fetched`` maps addresses of images to ``data:`` addresses."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, _Wire, "ResponsesRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "ResponsesRequest", {})
     fields: dict[str, msgspec.Raw] = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
@@ -182,7 +182,7 @@ def parse(
     )
 
 
-def _sampling(wire: _Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None) -> dict[str, object]:
+def _sampling(wire: Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None) -> dict[str, object]:
     found: dict[str, object] = {
         name: fields[name] for name in _EXTRAS if name in fields and bytes(fields[name]) != b"null"
     }

@@ -413,6 +413,7 @@ class Connection:
         self.buffer = b""
         self.close = False
         self.over = False  # a fault has ended the running stream
+        self.begun = False  # the head of an answer is out
 
     def serve(self) -> None:
         try:
@@ -482,6 +483,7 @@ class Connection:
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         fake = self.fake
+        self.begun = False
         if path in ("/health", "/v1/health") and fake.flag("hung-health"):
             threading.Event().wait()
         try:
@@ -493,9 +495,15 @@ class Connection:
             handler = ROUTES.get((method, path))
             if handler is None:
                 raise Refusal(404, "File Not Found", "not_found_error")
-            handler(self, read_json(body) if method == "POST" else {})
+            try:
+                handler(self, read_json(body) if method == "POST" else {})
+            except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
+                # what the real one's JSON library says of a wrong type
+                raise Refusal(400, f"[json.exception.type_error.302] {error}") from None
         except Refusal as refusal:
-            self.respond(refusal.status, refusal.body)
+            if not self.begun:
+                self.respond(refusal.status, refusal.body)
+            self.close = True
 
     def record(self, path: str, body: bytes) -> None:
         with Path(self.fake.faults["record"]).open("ab") as file:
@@ -638,7 +646,7 @@ class Connection:
 
     def stream(self, reply: Reply) -> None:
         fake = self.fake
-        self.close = True  # the real one closes after each stream, whatever its headers say
+        self.close = self.begun = True  # the real one closes after each stream, whatever its headers say
         self.write(STREAM_HEAD)
         for event in reply.first():
             self.event(event)
@@ -699,7 +707,7 @@ class Connection:
 def read_json(body: bytes) -> dict:
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(400, f"[json.exception.parse_error.101] parse error: {error}") from None
     if not isinstance(value, dict):
         raise Refusal(400, "the body must be a JSON object")
@@ -766,7 +774,7 @@ class Reply:
     def pieces(self, delay: float):
         """The tokens one after the other, until the end, a stop string or the limit."""
         stops = self.body.get("stop") or []
-        stops = [stops] if isinstance(stops, str) else stops
+        stops = [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []
         at = 0
         while self.endless or at < len(self.said):
             if self.count >= self.limit():
