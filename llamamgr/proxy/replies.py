@@ -51,6 +51,8 @@ class Told(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
+# clients refuse an answer with longer headers
+_MOST_LEFT_OUT, _LONGEST_HEADER = 50, 2000
 # the engine's word for what went wrong → OpenAI's
 _CODES = {"exceed_context_size_error": "context_length_exceeded"}
 INTERNAL = Told(500, "internal error: the daemon's log has the details")
@@ -125,7 +127,8 @@ def _anthropic_id() -> str:
 
 def left_out(tools: Sequence[str]) -> dict[str, str]:
     """Tells, in a header, which tools a model was not offered: only the original API's servers can run them."""
-    names = ", ".join(name for name in tools if name.isascii() and name.isprintable())
+    told = [name for name in dict.fromkeys(tools) if name.isascii() and name.isprintable()]
+    names = ", ".join(told[:_MOST_LEFT_OUT])[:_LONGEST_HEADER]
     return {"X-Left-Out-Tools": names} if names else {}
 
 

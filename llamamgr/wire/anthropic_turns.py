@@ -74,7 +74,7 @@ class Images:
         data = given.data or ""
         if not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.source.data: invalid base64 data")
-        return MediaPart(data)
+        return MediaPart(images.unwrapped(data))
 
 
 class Conversation:

@@ -37,6 +37,11 @@ def base64_of(value: str) -> str:
     return value[match.end() :] if match else value
 
 
+def unwrapped(data: str) -> str:
+    """Base64 without the line ends that mail puts into it, and that the engine does not take."""
+    return data.replace("\n", "").replace("\r", "")
+
+
 def data_address(kind: str, data: bytes) -> str:
     """``data`` enclosed; ``kind`` is a media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -14,6 +14,7 @@ import msgspec
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.wire import golang
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.images import unwrapped
 from llamamgr.wire.neutral import (
     JsonObject,
     JsonSchema,
@@ -294,7 +295,7 @@ def _images(images: list[str] | None, struct: str) -> tuple[str, ...]:
             raise DialectError(
                 400, f"json: cannot unmarshal string into {field}: illegal base64 data at input byte {at}"
             )
-    return tuple(image.replace("\n", "").replace("\r", "") for image in images or ())
+    return tuple(map(unwrapped, images or ()))
 
 
 def _message(wire: _WireMessage) -> Message:

@@ -7,7 +7,6 @@ Facts: OpenAI's Responses API.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,9 +132,15 @@ class Reading:
                 address = given.get("url") if isinstance(given, dict) else given
                 return self._image(str(address or ""), where)
             case "input_audio":
-                return MediaPart(str((part.input_audio or {}).get("data", "")))
+                return self._audio(part.input_audio or {}, where)
             case kind:
                 raise DialectError(400, f"{where}: content of type {kind!r} is not served", param=where)
+
+    def _audio(self, given: Mapping[str, Any], where: str) -> Part:
+        data = given.get("data")
+        if not isinstance(data, str) or not data or golang.illegal_base64_at(data) >= 0:
+            raise DialectError(400, f"{where}.input_audio holds no base64 audio", param=where)
+        return MediaPart(images.unwrapped(data))
 
     def _image(self, address: str, where: str) -> Part:
         if address in self._fetched:
@@ -148,7 +153,7 @@ class Reading:
         data = images.base64_of(address)
         if not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.image_url holds no base64 image", param=where)
-        return MediaPart(data)
+        return MediaPart(images.unwrapped(data))
 
 
 def _turn(role: str, parts: tuple[Part, ...]) -> Message:
@@ -166,5 +171,5 @@ def _thought(item: Item) -> str:
         return text
     try:
         return base64.b64decode(sealed.removeprefix(SEAL), validate=True).decode("utf-8", "replace")
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         return ""

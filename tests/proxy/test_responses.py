@@ -75,3 +75,13 @@ async def test_a_streamed_answer_is_remembered_too(front: Front) -> None:
 async def test_refusals_name_the_field(front: Front) -> None:
     status, told = await front.whole(PATH, model="tinychat", input=[{"type": "item_reference", "id": "x"}])
     assert (status, told["error"]["param"]) == (400, "input[0].type")
+
+
+async def test_the_header_that_tells_what_is_left_out_stays_short(front: Front) -> None:
+    tools = [{"type": "web_search"}, *({"type": f"kind{place}"} for place in range(10_000))]
+    body = {"model": "tinychat", "input": "hi", "tools": [*tools, *tools]}
+    async with front.post(PATH, body) as answer:
+        told = answer.headers["X-Left-Out-Tools"]
+    assert (answer.status, len(told) <= 2000, told.split(", ")[:2]) == (200, True, ["web_search", "kind0"])
+    async with front.post(PATH, {**body, "tools": [{"type": "x" * 5000}]}) as answer:
+        assert (answer.status, len(answer.headers["X-Left-Out-Tools"])) == (200, 2000)

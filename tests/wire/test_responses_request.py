@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamgr.wire import responses_request
+from llamamgr.wire import engine, responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
 from llamamgr.wire.openai_tools import name_of
@@ -87,7 +87,7 @@ def test_a_thought_comes_back_wherever_the_client_kept_it(item: dict[str, Any]) 
     assert turn == Message("assistant", thinking="why")
 
 
-@pytest.mark.parametrize("sealed", ["gAAAA", SEAL + "***"])
+@pytest.mark.parametrize("sealed", ["gAAAA", SEAL + "***", SEAL + "\N{SNOWMAN}", SEAL])
 def test_thoughts_that_somebody_else_sealed_are_passed_over(sealed: str) -> None:
     said = turns(
         {"type": "reasoning", "summary": [], "encrypted_content": sealed}, {"role": "user", "content": "x"}
@@ -240,3 +240,20 @@ def test_memory_is_bounded_in_bytes_and_refuses_what_is_too_large_at_all() -> No
     memory.keep("d", remembered(100))
     memory.keep("d", remembered(200))
     assert len(memory) == 1
+
+
+@pytest.mark.parametrize("data", ["", "***", "\N{SNOWMAN}", "\ufffd", 1, None, []])
+def test_audio_that_is_no_base64_is_refused(data: Any):
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    with pytest.raises(DialectError, match="holds no base64 audio") as refused:
+        parsed(input=[{"role": "user", "content": [part]}])
+    assert refused.value.param == "input[0].content[0]"
+
+
+def test_base64_in_lines_reaches_the_engine_in_one():
+    lines = "iVBORw0KGgoAAA\nANSUhEUg==\r\n"
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{lines}"}
+    audio = {"type": "input_audio", "input_audio": {"data": lines, "format": "wav"}}
+    asked = parsed(input=[{"role": "user", "content": [image, audio]}])
+    assert asked.turns[0].parts == (MediaPart("iVBORw0KGgoAAAANSUhEUg=="),) * 2
+    engine.chat_call(asked.chat())
