@@ -15,6 +15,8 @@ transfers     pulls under way, shared by all who ask for the same model
 routes        the routes of the other APIs, as one table
 description   ``/openapi.json``, made of ``operations``: every route as clients see it
 passage       ``/v1/chat/completions``: passed through, checked, under the name that was asked for
+scripted      the same translated, for a model with a Go template
+performance   a chat's answer as events: by the engine's own template, or by a Go template
 completions   ``/v1/completions``; ``embeddings``, ``rerank``, ``responses``: the endpoints of those names
 openai        ``/v1/models``, ``/v1/audio/transcriptions``, and images, which are refused
 anthropic     ``/v1/messages`` and ``/v1/messages/count_tokens``

@@ -12,15 +12,17 @@ from llamamgr.proxy import relay, replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
+from llamamgr.proxy.performance import count, perform
 from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
-from llamamgr.wire import anthropic, engine
+from llamamgr.wire import anthropic
 from llamamgr.wire.anthropic import MessagesRequest, Renderer
 from llamamgr.wire.guidance import guided
-from llamamgr.wire.neutral import ChatRequest, Event, PromptRead
+from llamamgr.wire.neutral import Event, PromptRead
+from llamamgr.wire.script import Script, script_for
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -31,8 +33,12 @@ async def messages(request: web.Request) -> web.StreamResponse:
         asked = anthropic.parse_messages(body, fetched=await enclosures(asked.addresses))
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    asked = msgspec.structs.replace(asked, chat=guided(asked.chat, services.persona_of(model)))
-    return await Conversation(request, asked).run(want_of(model))
+    persona = services.persona_of(model)
+    script = script_for(model, persona, has_media=asked.has_media)
+    asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona))
+    if script is not None:  # the engine repeats the start of an answer only when it renders the prompt itself
+        asked = msgspec.structs.replace(asked, prefill="")
+    return await Conversation(request, asked, script).run(want_of(model))
 
 
 async def count_tokens(request: web.Request) -> web.Response:
@@ -40,37 +46,24 @@ async def count_tokens(request: web.Request) -> web.Response:
     services = services_of(request)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    chat = guided(asked.chat, services.persona_of(model))
+    persona = services.persona_of(model)
+    chat, script = guided(asked.chat, persona), script_for(model, persona, has_media=asked.has_media)
     counted = 0
 
     async def attempt(lease: Lease) -> None:
         nonlocal counted
-        counted = await count(lease, chat)
+        counted = await count(lease, chat, script, services.clock())
 
     await relay.with_lease(services.children, want_of(model), lambda: False, attempt)
     return replies.v1(anthropic.count_answer(counted), headers=replies.anthropic_headers())
 
 
-async def count(lease: Lease, chat: ChatRequest) -> int:
-    """Tokens of the prompt that ``chat`` becomes; on builds that cannot count them, by rendering it and cutting it up."""
-    try:
-        return await relay.ask(lease.endpoint, engine.count_call(chat), engine.read_count)
-    except GenerationFailedError as error:
-        if error.failed.status != 404:
-            raise
-    call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
-    prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
-    tokens = await relay.ask(
-        lease.endpoint, engine.tokenize_call(prompt, add_special=True), engine.read_tokens
-    )
-    return len(tokens)
-
-
 class Conversation:
     """One answer on its way, as a stream of events or one message."""
 
-    def __init__(self, request: web.Request, asked: MessagesRequest) -> None:
+    def __init__(self, request: web.Request, asked: MessagesRequest, script: Script | None) -> None:
         self._request = request
+        self._script = script
         self._asked = asked
         headers = replies.anthropic_headers() | replies.left_out(asked.left_out)
         self._headers = headers
@@ -102,19 +95,19 @@ class Conversation:
 
     async def _attempt(self, lease: Lease) -> None:
         renderer = self._renderer = self._new_renderer()
-        chat = self._asked.chat
+        chat, script, now = self._asked.chat, self._script, services_of(self._request).clock()
 
         async def take(events: Sequence[Event]) -> None:
             data = b""
             if not renderer.started and not isinstance(events[0], PromptRead):
-                data = renderer.start(await count(lease, chat))
+                data = renderer.start(await count(lease, chat, script, now))
             data += b"".join([renderer.event(event) for event in events if renderer.failure is None])
             if renderer.failure is not None:
                 raise GenerationFailedError(renderer.failure)
             if data:
                 await self._writer.write(data)
 
-        await relay.generate(lease, engine.chat_call(chat), take)
+        await perform(lease, chat, script, now, take)
 
 
 def _last_words(told: Told) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -12,6 +12,7 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.moments import Stamps
+from llamamgr.proxy.performance import reading
 from llamamgr.proxy.relay import Take, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
@@ -128,41 +129,44 @@ class Conversation:
             prompt = asked.prompt if asked.raw else await self._rendered(asked, lease)
             await self._complete(prompt, lease, self._take)
         else:
-            request = ollama.to_chat_request(asked, lease.context, model.capabilities, persona)
-            await self._chat(request, lease)
+            await self._fitting(lease, lambda chat: relay.generate(lease, engine.chat_call(chat), self._take))
 
-    async def _chat(self, request: ChatRequest | None, lease: Lease) -> None:
-        """By the engine's chat endpoint. A conversation that is too long loses its oldest turns, unless ``truncate`` is false."""
-        while request is not None:
+    async def _fitting(self, lease: Lease, once: Callable[[ChatRequest], Awaitable[None]]) -> None:
+        """``once`` with the conversation; one that is too long loses its oldest turns, unless ``truncate`` is false."""
+        asked = self._asked
+        chat: ChatRequest | None = ollama.to_chat_request(
+            asked, lease.context, self._model.capabilities, self._persona
+        )
+        while chat is not None:
             try:
-                return await relay.generate(lease, engine.chat_call(request), self._take)
+                return await once(chat)
             except relay.GenerationFailedError as error:
-                may_cut = isinstance(self._asked, ChatBody) and self._asked.truncate and not self._writer.sent
-                request = ollama.shortened(request, error.failed.message) if may_cut else None
-                if request is None:
+                may_cut = isinstance(asked, ChatBody) and asked.truncate and not self._writer.sent
+                chat = ollama.shortened(chat, error.failed.message) if may_cut else None
+                if chat is None:
                     raise
                 log.info(
                     "%s: %d messages are left of a conversation that was too long",
                     lease.model.name,
-                    len(request.messages),
+                    len(chat.messages),
                 )
         return None
 
     async def _perform(self, script: Script, lease: Lease) -> None:
         """By a Go template: the prompt is rendered here, and what comes back is read here."""
-        prompt = script.prompt(self._asked, self._persona, self._clock())
-        before = getattr(self._asked, "context", ())
-        if before:
-            told = engine.detokenize_call(before)
-            prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
-        reader = script.reader(self._asked, prompt)
+        asked = self._asked
 
-        async def take(events: Sequence[Event]) -> None:
-            told = reader.feed(events)
-            if told:
-                await self._take(told)
+        async def recite(chat: ChatRequest) -> None:
+            if isinstance(asked, GenerateRequest) and asked.suffix:
+                prompt = script.fill_in(asked.prompt, asked.suffix)
+            else:
+                prompt = script.prompt(chat, self._clock())
+            if before := getattr(asked, "context", ()):
+                told = engine.detokenize_call(before)
+                prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
+            await self._complete(prompt, lease, reading(script.reader(chat, prompt), self._take))
 
-        await self._complete(prompt, lease, take)
+        await self._fitting(lease, recite)
 
     async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
         """By ``/completion``, which tells token ids: what ``context`` is made of."""

@@ -235,7 +235,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Goes on with prompts as they are",
         "openai",
         (json_or_events("TextCompletion"),),
-        _ASKS,
+        (*_ASKS, 501),
         bodies.COMPLETION,
     ),
     Operation(

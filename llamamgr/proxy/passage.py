@@ -1,4 +1,7 @@
-"""``/v1/chat/completions``: the engine speaks OpenAI itself, so an answer passes, checked and under the name it was asked for."""
+"""``/v1/chat/completions``: the engine speaks OpenAI itself, so an answer passes, checked and under the name it was asked for.
+
+Only a model with a Go template goes another way: ``scripted``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
+from llamamgr.proxy.scripted import Scripted
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.upstream import Exchange, open_exchange
 from llamamgr.proxy.writer import Writer
@@ -20,6 +24,7 @@ from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided_body
 from llamamgr.wire.openai_relay import BadAnswerError, Relay
+from llamamgr.wire.script import script_for
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -28,10 +33,14 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     asked = openai_chat.prepare(await request.read(), fetching=fetching)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
-    body = guided_body(asked.body, services.persona_of(model))
+    persona = services.persona_of(model)
+    script = script_for(model, persona, has_media=asked.has_media)
+    body = guided_body(asked.body, persona)
     if asked.addresses:
         body = openai_chat.enclosed(body, await enclosures(asked.addresses))
-    return await Passage(request, msgspec.structs.replace(asked, body=body)).run(want_of(model))
+    asked = msgspec.structs.replace(asked, body=body)
+    way = Passage(request, asked) if script is None else Scripted(request, asked, script)
+    return await way.run(want_of(model))
 
 
 def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:

@@ -7,24 +7,25 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from llamamgr.proxy import relay, replies
+from llamamgr.proxy import replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
+from llamamgr.proxy.performance import perform
 from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.visit import owner
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
-from llamamgr.wire import engine, responses_request
+from llamamgr.wire import responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided
-from llamamgr.wire.neutral import Event, Message
-from llamamgr.wire.persona import Persona
+from llamamgr.wire.neutral import ChatRequest, Event, Message
 from llamamgr.wire.responses_answer import Renderer
 from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import ResponseRequest
+from llamamgr.wire.script import Script, script_for
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -45,8 +46,12 @@ async def create(request: web.Request) -> web.StreamResponse:
             )
         before = known.turns
     model = await services.resolve(asked.model)
-    check_chat(model, asked.model, has_media=any(turn.parts for turn in (*before, *asked.turns)))
-    return await Conversation(request, asked, before, services.persona_of(model)).run(want_of(model))
+    has_media = any(turn.parts for turn in (*before, *asked.turns))
+    check_chat(model, asked.model, has_media=has_media)
+    persona = services.persona_of(model)
+    chat = guided(asked.chat(before), persona)
+    script = script_for(model, persona, has_media=has_media)
+    return await Conversation(request, asked, before, chat, script).run(want_of(model))
 
 
 async def retrieve(request: web.Request) -> web.Response:
@@ -72,12 +77,18 @@ class Conversation:
     """One answer on its way, as a stream of events or one response."""
 
     def __init__(
-        self, request: web.Request, asked: ResponseRequest, before: tuple[Message, ...], persona: Persona
+        self,
+        request: web.Request,
+        asked: ResponseRequest,
+        before: tuple[Message, ...],
+        chat: ChatRequest,
+        script: Script | None,
     ) -> None:
         self._request = request
+        self._chat = chat
+        self._script = script
         self._asked = asked
         self._before = before
-        self._persona = persona  # of the model asked for: a lease may tell another one of the same file
         self._services = services_of(request)
         self._headers = replies.left_out(asked.left_out)
         self._writer = Writer(request, replies.EVENTS, self._headers)
@@ -109,8 +120,7 @@ class Conversation:
             if data:
                 await self._writer.write(data)
 
-        chat = guided(self._asked.chat(self._before), self._persona)
-        await relay.generate(lease, engine.chat_call(chat), take)
+        await perform(lease, self._chat, self._script, self._services.clock(), take)
         if self._asked.store:
             turns = (*self._before, *self._asked.turns, renderer.message)
             self._services.answers.keep(self._id, Remembered(renderer.whole(), turns, owner()))

@@ -10,10 +10,11 @@ golang       JSON as Go's encoder writes it, and Go's words for a wrong type
 ollama       Ollama's dialect: ``ollama_request`` and ``_options`` → ``_translate`` → ``ollama_answer``
              ``ollama_models``: requests that make, copy and pull models
 gotemplate   Go's templates: ``_lexer`` → ``_syntax`` → ``_nodes`` → ``_render`` over ``_values``
-persona      what a Modelfile adds to every request; ``script``: one request by a Go template, whose
-             answer ``template_answer`` reads; ``guidance``: the same for dialects that are not Ollama's
-openai       OpenAI's errors and models; ``_chat`` → (engine) → ``_relay`` pass chats on, ``_completions``
-             translates, ``_tools`` reads every form of ``tool_choice``
+persona      what a Modelfile adds to every request; ``script``: a chat of any dialect by a Go template, whose
+             answer ``template_answer`` reads; ``guidance``: words and sampling where it is not Ollama's
+openai       OpenAI's errors and models; ``_chat`` → (engine) → ``_relay`` pass chats on, ``_chat_turns`` →
+             (engine) → ``_chat_answer`` translate those of a Go template, ``_completions`` translates,
+             ``_tools`` reads every form of ``tool_choice``
 responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``_answer``; ``_memory`` of them
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``multipart``: forms with files

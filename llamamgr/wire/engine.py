@@ -232,7 +232,7 @@ def _part(part: neutral.Part) -> dict[str, object]:
 
 def _media_part(data: str) -> dict[str, object]:
     """An image or a sound as a content part; clients send both in one list, so its first bytes tell."""
-    start = base64.b64decode(data[:16] + "=" * (-len(data[:16]) % 4))
+    start = base64.b64decode(data[: min(16, len(data) // 4 * 4)])
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
         return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
     if start[:3] == b"ID3" or start[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):

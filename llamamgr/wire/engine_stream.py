@@ -163,8 +163,10 @@ class Completion(msgspec.Struct):
     stop_type: str = ""
     tokens_predicted: int = 0
     tokens_evaluated: int = 0
+    stopping_word: str = ""
     timings: _Timings | None = None
     completion_probabilities: list[_Logprob] = []
+    prompt_progress: _Progress | None = None
     error: _ErrorBody | None = None
 
 
@@ -266,8 +268,7 @@ class ChatStream(_Stream):
         if chunk.verbose is not None:
             self._stop_word = chunk.verbose.stopping_word
         if chunk.prompt_progress is not None:
-            progress = chunk.prompt_progress
-            events.append(neutral.PromptRead(progress.total, progress.cache, progress.processed))
+            events.append(_read(chunk.prompt_progress))
         if chunk.choices:
             choice = chunk.choices[0]
             self._reason = choice.finish_reason or self._reason
@@ -321,6 +322,8 @@ class CompletionStream(_Stream):
             self._fail(events, _failed(chunk.error))
             return
         self._tokens += chunk.tokens
+        if chunk.prompt_progress is not None:
+            events.append(_read(chunk.prompt_progress))
         if chunk.content:
             events.append(neutral.TextDelta(chunk.content, self._logprobs(chunk.completion_probabilities)))
         if chunk.stop:
@@ -329,7 +332,13 @@ class CompletionStream(_Stream):
                 chunk.tokens_evaluated, chunk.timings.cache_n if chunk.timings else 0, chunk.tokens_predicted
             )
             reason = _STOP_REASONS.get(chunk.stop_type, "stop")
-            events.append(Finished(reason, usage, _timings(chunk.timings), tuple(self._tokens)))
+            events.append(
+                Finished(reason, usage, _timings(chunk.timings), tuple(self._tokens), chunk.stopping_word)
+            )
+
+
+def _read(progress: _Progress) -> neutral.PromptRead:
+    return neutral.PromptRead(progress.total, progress.cache, progress.processed)
 
 
 def _unreadable(error: Exception) -> Failed:

@@ -165,7 +165,7 @@ def _tool_call(call: ToolCall) -> values.Record:
 
 
 def _tools(tools: tuple[msgspec.Raw, ...]) -> values.Listed:
-    records = values.Listed(_tool(msgspec.json.decode(tool)) for tool in tools)
+    records = values.Listed(_tool(msgspec.json.decode(tool, type=dict[str, Any])) for tool in tools)
     records.json = "[" + ",".join(record.json for record in records) + "]"
     return records
 
@@ -210,7 +210,7 @@ def _schema(schema: Mapping[str, Any], kind: str) -> values.Record:
 def _object(json: str) -> values.Object:
     try:
         data = msgspec.json.decode(json)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         data = None
     shown = values.Object(data if isinstance(data, dict) else {})
     shown.json = _encoded(dict(shown))

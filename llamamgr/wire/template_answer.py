@@ -40,13 +40,21 @@ class TemplateAnswer:
     """Reads one answer's events: feed it what the engine's completion gives, take what a chat would have given.
 
     ``thinks`` splits thinking off, which has begun when the prompt ended with its opening mark (``prompt``). ``tools`` are the
-    names of functions that may be called; without any, everything is text. Calls come whole, at the end.
+    names of functions that may be called; without any, everything is text. Calls come whole, at the end;
+    ``most_calls`` bounds them.
     """
 
     def __init__(
-        self, marks: Marks, *, prompt: str = "", thinks: bool = False, tools: Sequence[str] = ()
+        self,
+        marks: Marks,
+        *,
+        prompt: str = "",
+        thinks: bool = False,
+        tools: Sequence[str] = (),
+        most_calls: int | None = None,
     ) -> None:
         self._marks = marks
+        self._most_calls = _MOST_CALLS if most_calls is None else most_calls
         self._tools = frozenset(tools)
         self._state = "answering"
         if thinks:
@@ -157,7 +165,7 @@ class TemplateAnswer:
             return self._told(TextDelta, self._held)
         return [
             ToolCallDelta(place, "", name, arguments)
-            for place, (name, arguments) in enumerate(calls[:_MOST_CALLS])
+            for place, (name, arguments) in enumerate(calls[: self._most_calls])
         ]
 
     def _calls_in(self, value: Any) -> Iterator[tuple[str, str]]:

@@ -21,14 +21,17 @@ from llamamgr.wire import (
     ollama,
     ollama_models,
     openai_chat,
+    openai_chat_turns,
     openai_completions,
     openapi_bodies,
     rerank,
     responses_request,
 )
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.gotemplate import compiled
 from llamamgr.wire.neutral import ChatRequest
 from llamamgr.wire.openapi import Body, Operation, document
+from llamamgr.wire.script import Script
 
 HI = [{"role": "user", "content": "hi"}]
 DEEP = "[" * 50_000 + "]" * 50_000
@@ -44,6 +47,13 @@ ODD = (
     *("[" + "0," * 100_000 + "0]", "[" + "{}," * 100_000 + "{}]", DEEP, DEEP_OBJECTS),
 )
 
+SCRIPT_TEXT = (
+    "{{ range .Messages }}{{ .Role }}{{ .Content }}{{ .Thinking }}{{ range .ToolCalls }}{{ .Function.Arguments }}{{ end }}{{ end }}"
+    "{{ range .Tools }}{{ .Function.Name }}{{ range $n, $p := .Function.Parameters.Properties }}{{ $n }}{{ $p.Type }}{{ end }}"
+    "{{ json . }}{{ end }}{{ .Think }}"
+)
+SCRIPT = Script(SCRIPT_TEXT, compiled(SCRIPT_TEXT), can_think=True)
+
 
 def generated(body: bytes) -> None:
     asked = ollama.parse_generate(body)
@@ -58,6 +68,13 @@ def chatted(body: bytes) -> None:
 def put(chat: ChatRequest) -> None:
     engine.chat_call(chat)
     engine.apply_template_call(chat.messages, chat.think, chat.tools)
+    prompt = SCRIPT.prompt(chat, 0)
+    engine.completion_call(SCRIPT.continuation(chat, prompt))
+    SCRIPT.reader(chat, prompt)
+
+
+def passed(body: bytes) -> None:
+    put(openai_chat_turns.parse(openai_chat.prepare(body).body).chat)
 
 
 # what the body is decoded into, who reads it, and one that is good
@@ -73,6 +90,7 @@ READERS: tuple[tuple[Body, Callable[[bytes], Any], dict[str, Any]], ...] = (
     (openapi_bodies.EMBEDDINGS, lambda body: embeddings.parse_legacy(body).call(), {"model": "m"}),
     (openapi_bodies.V1_EMBEDDINGS, lambda body: embeddings.parse_v1(body).call(), {"model": "m", "input": "hi"}),
     (openapi_bodies.CHAT_COMPLETION, openai_chat.prepare, {"model": "m", "messages": HI}),
+    (openapi_bodies.CHAT_COMPLETION, passed, {"model": "m", "messages": HI}),
     (openapi_bodies.COMPLETION, lambda body: openai_completions.parse(body).call(), {"model": "m", "prompt": "hi"}),
     (openapi_bodies.RESPONSE, lambda body: put(responses_request.parse(body).chat()), {"model": "m", "input": "hi"}),
     (openapi_bodies.RERANK, lambda body: rerank.parse(body).call(), {"query": "a", "documents": ["b"]}),
@@ -83,7 +101,7 @@ READERS: tuple[tuple[Body, Callable[[bytes], Any], dict[str, Any]], ...] = (
     ),
     (openapi_bodies.COUNT, lambda body: put(anthropic_request.parse_count(body).chat), {"model": "m", "messages": HI}),
 )  # fmt: skip
-NAMED = [pytest.param(*one, id=one[0].name) for one in READERS]
+NAMED = [pytest.param(*one, id=f"{one[0].name}-{place}") for place, one in enumerate(READERS)]
 
 
 def places(body: Body) -> Iterator[tuple[str, ...]]:

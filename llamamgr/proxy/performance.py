@@ -1,0 +1,52 @@
+"""A chat's answer as neutral events: by the engine's own chat template, or by a model's Go template, which is rendered here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llamamgr.proxy import relay
+from llamamgr.proxy.relay import GenerationFailedError, Take
+from llamamgr.supervise.lease import Lease
+from llamamgr.wire import engine
+from llamamgr.wire.neutral import ChatRequest, Event
+from llamamgr.wire.script import Script
+from llamamgr.wire.template_answer import TemplateAnswer
+
+
+async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: int, take: Take) -> None:
+    """Generate as ``relay.generate``; ``now`` is nanoseconds since the epoch. ``DialectError`` when the template fails."""
+    if script is None:
+        await relay.generate(lease, engine.chat_call(chat), take)
+        return
+    prompt = script.prompt(chat, now)
+    call = engine.completion_call(script.continuation(chat, prompt))
+    await relay.generate(lease, call, reading(script.reader(chat, prompt), take))
+
+
+def reading(reader: TemplateAnswer, take: Take) -> Take:
+    """``take``, of what ``reader`` makes of the events."""
+
+    async def read(events: Sequence[Event]) -> None:
+        told = reader.feed(events)
+        if told:
+            await take(told)
+
+    return read
+
+
+async def count(lease: Lease, chat: ChatRequest, script: Script | None, now: int) -> int:
+    """Tokens of the prompt that ``chat`` becomes; on builds that cannot count them, by rendering it and cutting it up."""
+    if script is not None:
+        return await _tokens(lease, script.prompt(chat, now))
+    try:
+        return await relay.ask(lease.endpoint, engine.count_call(chat), engine.read_count)
+    except GenerationFailedError as error:
+        if error.failed.status != 404:
+            raise
+    call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
+    return await _tokens(lease, await relay.ask(lease.endpoint, call, engine.read_prompt))
+
+
+async def _tokens(lease: Lease, prompt: str) -> int:
+    call = engine.tokenize_call(prompt, add_special=True)
+    return len(await relay.ask(lease.endpoint, call, engine.read_tokens))

@@ -1,0 +1,70 @@
+"""``/v1/chat/completions`` of a model with a Go template: the engine cannot render that, so the chat is translated."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from llamamgr.proxy import replies
+from llamamgr.proxy.delivery import deliver
+from llamamgr.proxy.performance import perform
+from llamamgr.proxy.relay import Want
+from llamamgr.proxy.replies import Told
+from llamamgr.proxy.services import services_of
+from llamamgr.proxy.writer import Writer
+from llamamgr.supervise.lease import Lease
+from llamamgr.wire import openai, openai_chat_turns
+from llamamgr.wire.neutral import Event
+from llamamgr.wire.openai_chat import Passing
+from llamamgr.wire.openai_chat_answer import Head, Renderer
+from llamamgr.wire.script import Script
+
+
+class Scripted:
+    """One answer on its way, as a stream of chunks or one completion."""
+
+    def __init__(self, request: web.Request, asked: Passing, script: Script) -> None:
+        self._request = request
+        self._asked = asked
+        self._script = script
+        self._translated = openai_chat_turns.parse(asked.body)
+        self._writer = Writer(request, replies.EVENTS)
+        self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._now = services_of(request).clock()
+        self._renderer: Renderer | None = None
+
+    async def run(self, want: Want) -> web.StreamResponse:
+        whole = None if self._asked.stream else self._answer
+        return await deliver(
+            self._request, want, self._writer, self._attempt, whole=whole, last_words=_last_words
+        )
+
+    def _answer(self) -> web.Response:
+        assert self._renderer is not None
+        return replies.v1(self._renderer.whole())
+
+    async def _attempt(self, lease: Lease) -> None:
+        renderer = self._renderer = self._new_renderer(lease)
+
+        async def take(events: Sequence[Event]) -> None:
+            data = b"".join([renderer.event(event) for event in events])
+            if data:
+                await self._writer.write(data)
+
+        await perform(lease, self._translated.chat, self._script, self._now, take)
+
+    def _new_renderer(self, lease: Lease) -> Renderer:
+        card = lease.build.card
+        head = Head(self._id, self._now // 10**9, self._asked.model, f"b{card.number}-{card.commit}")
+        return Renderer(
+            head,
+            stream=self._asked.stream,
+            include_usage=self._translated.include_usage,
+            new_id=lambda: secrets.token_hex(12),
+        )
+
+
+def _last_words(told: Told) -> bytes:
+    return openai.stream_error(told.message, told.status)
