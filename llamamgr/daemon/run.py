@@ -118,6 +118,7 @@ async def _serve(
             quantize=quantizer_of(builds, paths.data / "locks"),
             keyring=keys.keyring,
             reload_keys=keys.reread,
+            tally=supervisor.tally,
         )
         reloading = Reloading(paths, host, services, supervisor, index, builds, residents, keys)
         async with (

@@ -23,6 +23,8 @@ anthropic     ``/v1/messages`` and ``/v1/messages/count_tokens``
 engine_routes llama.cpp's own endpoints, and ``/upstream/{model}/…``
 media         images by address, fetched where that is allowed
 system        ``/api/system/status``
+metrics       what the front counts of itself
+exposition    ``/metrics``: all that llamamgr counts, as text
 delivery      an answer that comes piece by piece brought to its end, the same for every dialect
 relay         one generation: lease → exchange → events, retried while the client has seen nothing
 writer        a streamed answer, and its two ends

@@ -7,6 +7,7 @@ import logging
 from aiohttp import web
 
 from llamamgr.proxy import catalogue, gate, models, native, replies
+from llamamgr.proxy.metrics import counting, note_first_byte
 from llamamgr.proxy.routes import V1_ROUTES
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
@@ -20,6 +21,7 @@ def build_app(services: Services) -> web.Application:
     server = services.config.server
     app = web.Application(
         middlewares=[
+            counting(services.metrics),
             gate.answering(hints=False, noted=logging.INFO if server.access_log else logging.DEBUG),
             gate.admit,
         ],
@@ -27,6 +29,7 @@ def build_app(services: Services) -> web.Application:
     )
     app[SERVICES] = services
     gate.guard(app)
+    app.on_response_prepare.append(note_first_byte)
     app.cleanup_ctx.append(models.pulls)
     add_public_routes(app)
     return app

@@ -73,6 +73,8 @@ class Continuation:
         renderer.eof()
         if renderer.failed:
             raise GenerationFailedError(renderer.failed)
+        told = renderer.usage
+        lease.tokens.add(told.prompt, told.cached, told.completion)
         if not self._asked.stream:
             self._whole = renderer.whole()
 

@@ -12,6 +12,7 @@ from llamamgr.core.errors import UsageError
 from llamamgr.proxy import replies
 from llamamgr.proxy.app import add_public_routes
 from llamamgr.proxy.gate import answering
+from llamamgr.proxy.metrics import counting
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
 
@@ -32,7 +33,8 @@ class _ModelBody(msgspec.Struct):
 def build_control_app(services: Services) -> web.Application:
     """All public routes and ``/control/*``. Who reaches the socket is this user, so Host and Origin are not looked at."""
     app = web.Application(
-        middlewares=[answering(hints=True)], client_max_size=services.config.server.body_limit
+        middlewares=[counting(services.metrics), answering(hints=True)],
+        client_max_size=services.config.server.body_limit,
     )
     app[SERVICES] = services
     add_public_routes(app)

@@ -61,6 +61,7 @@ async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) 
         load = int(lease.load_seconds * 1e9)
         if asked.inputs:
             found = await _ask(lease, asked)
+            lease.tokens.add(found.tokens, 0, 0)
 
     want = Want(model, LoadOptions(**msgspec.structs.asdict(asked.load)), asked.keep_alive)
     await relay.with_lease(services.children, want, lambda: False, attempt)

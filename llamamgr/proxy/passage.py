@@ -82,11 +82,16 @@ class Passage:
             relay = Relay(self._asked.model)
             if self._asked.stream:
                 await self._stream(exchange, relay)
-                return
-            try:
-                self._whole = relay.whole(await exchange.read())
-            except BadAnswerError as bad:
-                raise GenerationFailedError(bad.failed) from None
+            else:
+                await self._read(exchange, relay)
+        told = relay.usage
+        lease.tokens.add(told.prompt, told.cached, told.completion)
+
+    async def _read(self, exchange: Exchange, relay: Relay) -> None:
+        try:
+            self._whole = relay.whole(await exchange.read())
+        except BadAnswerError as bad:
+            raise GenerationFailedError(bad.failed) from None
 
     async def _stream(self, exchange: Exchange, relay: Relay) -> None:
         async for data in exchange:

@@ -17,7 +17,7 @@ from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
 from llamamgr.wire.engine import EngineCall, error_of
 from llamamgr.wire.errors import ProtocolError
-from llamamgr.wire.neutral import Event, Failed
+from llamamgr.wire.neutral import Event, Failed, Finished
 from llamamgr.wire.persona import persona_of
 
 Answer = TypeVar("Answer")
@@ -85,10 +85,19 @@ async def generate(lease: Lease, call: EngineCall, take: Take) -> None:
             raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
         stream = call.stream()
         async for data in exchange:
-            await _hand_on(stream.feed(data), take)
+            events = stream.feed(data)
+            await _hand_on(events, take)
             if stream.ended:
+                _count(events, lease)
                 return
         await _hand_on(stream.eof(), take)
+
+
+def _count(events: list[Event], lease: Lease) -> None:
+    last = events[-1] if events else None
+    if isinstance(last, Finished):
+        usage = last.usage
+        lease.tokens.add(usage.prompt, usage.cached, usage.completion)
 
 
 async def _hand_on(events: list[Event], take: Take) -> None:

@@ -93,9 +93,15 @@ def _foreseen(error: Exception, hints: bool) -> Told | None:
 def dialect_of(request: web.Request) -> Dialect:
     """The dialect that a request's path, and for the list of models its headers, speak."""
     path = request.path
+    if path.startswith("/v1/models") and "anthropic-version" in request.headers:
+        return "anthropic"
+    return dialect_of_path(path)
+
+
+def dialect_of_path(path: str) -> Dialect:
+    """The dialect of a path, or of a route's pattern."""
     if path.startswith("/v1/"):
-        asks_anthropic = path.startswith("/v1/models") and "anthropic-version" in request.headers
-        return "anthropic" if asks_anthropic or path.startswith("/v1/messages") else "openai"
+        return "anthropic" if path.startswith("/v1/messages") else "openai"
     return "openai" if path in _ENGINE_PATHS or path.startswith("/upstream/") else "ollama"
 
 

@@ -33,6 +33,7 @@ async def rerank(request: web.Request) -> web.Response:
     async def attempt(lease: Lease) -> None:
         nonlocal scores
         scores = await relay.ask(lease.endpoint, asked.call(), lambda body: wire.read(asked, body))
+        lease.tokens.add(scores.tokens, 0, 0)
 
     await relay.with_lease(services.children, Want(model), lambda: False, attempt)
     return replies.v1(wire.answer(asked, scores, f"rerank-{secrets.token_hex(12)}"))

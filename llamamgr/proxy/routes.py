@@ -13,6 +13,7 @@ from llamamgr.proxy import (
     description,
     embeddings,
     engine_routes,
+    exposition,
     openai,
     passage,
     rerank,
@@ -20,7 +21,7 @@ from llamamgr.proxy import (
     system,
 )
 
-_ENGINE_READS = ("/props", "/slots", "/lora-adapters", "/metrics")
+_ENGINE_READS = ("/props", "/slots", "/lora-adapters")
 _ENGINE_ASKS = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/completion", "/lora-adapters")
 
 V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
@@ -45,4 +46,5 @@ V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("*", "/upstream/{rest:(?s:.+)}", engine_routes.upstream),
     ("GET", "/api/system/status", system.status),
     ("GET", "/openapi.json", description.describe),
+    ("GET", "/metrics", exposition.metrics),
 )

@@ -17,9 +17,11 @@ from llamamgr.core.hub import parse_model_name
 from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
 from llamamgr.proxy.keyring import Keyring
+from llamamgr.proxy.metrics import Metrics
 from llamamgr.proxy.transfers import Transfers
 from llamamgr.proxy.visit import current
 from llamamgr.supervise.lease import Children
+from llamamgr.supervise.tally import Tally
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.persona import Persona, persona_of, with_settings
 from llamamgr.wire.responses_memory import Memory
@@ -48,7 +50,8 @@ class Services(msgspec.Struct):
     ``url`` is where the front listens, once it does.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
     from. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns ``/health`` to 503.
-    ``hostname`` is a Host that a front on loopback accepts besides ``localhost``.
+    ``hostname`` is a Host that a front on loopback accepts besides ``localhost``. ``metrics`` are what the front counts, ``tally``
+    what the supervisor does.
     """
 
     children: Children
@@ -68,6 +71,8 @@ class Services(msgspec.Struct):
     quantize: Quantizer | None = None
     keyring: Keyring = msgspec.field(default_factory=Keyring)
     reload_keys: Callable[[], Awaitable[int]] | None = None
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
+    tally: Tally = msgspec.field(default_factory=Tally)
 
     async def resolve(self, name: str) -> ModelCard:
         """The model of that name, for the request that is being answered; off the loop when the disk must be looked at.

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
+from llamamgr.proxy.services import services_of
+
 
 class Writer:
     """The stream that answers ``request``, once there is something to write; its status is 200 unless ``head`` says another."""
@@ -44,6 +46,7 @@ class Writer:
 
     async def break_off(self, last_words: bytes) -> web.StreamResponse:
         """The bad end: ``last_words``, then a closed connection without the end of the body."""
+        services_of(self._request).metrics.broken += 1
         response = await self._begun()
         await response.write(last_words)
         if self._request.transport is not None:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from llamamgr.core.cards import Build, ModelCard
+from llamamgr.supervise.tally import Tokens
 
 
 class LoadOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,7 +33,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right of one request to use one child, held until its last byte. ``load_seconds`` is what it waited for the load."""
+    """The right of one request to use one child, held until its last byte. ``load_seconds`` is what it waited for the load.
+
+    ``tokens`` takes what the engine says it read and made.
+    """
 
     child: str
     endpoint: Endpoint
@@ -40,6 +44,7 @@ class Lease(msgspec.Struct, frozen=True):
     build: Build
     context: int
     load_seconds: float = 0.0
+    tokens: Tokens = msgspec.field(default_factory=Tokens)
 
 
 class Builds(Protocol):
@@ -70,7 +75,8 @@ class ChildStatus(msgspec.Struct, frozen=True):
     together) are bytes, ``expires`` seconds since the epoch (inf = never), ``tokens_per_second`` those of one answer, now or of
     the last ones (0.0 = not known).
 
-    ``memory_gpu`` is measured where ``memory_devices`` tells it by GPU, else what the plan expects.
+    ``memory_gpu`` is measured where ``memory_devices`` tells it by GPU, else what the plan expects. ``planned`` is the estimate it
+    was placed by: bytes by device.
     """
 
     id: str
@@ -92,6 +98,7 @@ class ChildStatus(msgspec.Struct, frozen=True):
     memory_devices: dict[str, int] = {}
     memory_planned: int = 0
     tokens_per_second: float = 0.0
+    planned: dict[str, int] = {}
 
 
 class ChildCrashedError(Exception):

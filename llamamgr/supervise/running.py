@@ -58,6 +58,7 @@ def describe(
         memory_devices=dict(held),
         devices=planned.placement.devices,
         pinned=planned.pinned,
+        planned=planned.placement.need,
         started=running.started,
         expires=time.time() + left,
         memory_planned=planned.placement.total,

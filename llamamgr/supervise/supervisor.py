@@ -53,6 +53,7 @@ from llamamgr.supervise.pace import Pace
 from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
+from llamamgr.supervise.tally import Tally, reason_of
 from llamamgr.supervise.wishes import Wish, flag_arguments, identity_of, key_of, merged
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Supervisor:
     """Owns all children; an async context manager, at whose end no child is left.
 
     ``builds`` tells which build an instance runs, and takes back one that keeps crashing; ``card_of`` the model of a
-    name in the configuration's groups.
+    name in the configuration's groups. ``tally`` counts what happens.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Supervisor:
         self._closing = False
         self._free = asyncio.Event()
         self._trials = Trials()
+        self.tally = Tally()
         self._measured = Measured(state / "measured.json")
         self._estimates = Estimates(config, self._measured, card_of)
         self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
@@ -161,6 +163,8 @@ class Supervisor:
         try:
             running, child_id = await self._held(request, model, options, keep_alive, priority)
             waited = time.monotonic() - asked
+            tally = self.tally.of(running.wish.model.name)
+            tally.wait_seconds.observe(waited)
             yield Lease(
                 child_id,
                 running.child.endpoint,
@@ -168,6 +172,7 @@ class Supervisor:
                 running.wish.build,
                 running.wish.shape.context,
                 waited,
+                tally.tokens,
             )
         finally:
             self._leave(request)
@@ -304,7 +309,9 @@ class Supervisor:
                 case StartChild(child, _, request, placement) if not self._closing:
                     self._start(child, self._wishes[request], placement)
                 case StopChild(child, reason) if child in self._running:
-                    log.info("stopping %s: %s", self._running[child].wish.model.name, reason)
+                    name = self._running[child].wish.model.name
+                    log.info("stopping %s: %s", name, reason)
+                    self.tally.of(name).unloads[reason_of(reason)] += 1
                     self._running[child].child.stop()
                 case AwaitMemory(child, placement):
                     self._tasks.create_task(
@@ -313,8 +320,10 @@ class Supervisor:
                     )
                 case GrantLease(request, child):
                     self._settle(request, child)
-                case RefuseRequest(request):
+                case RefuseRequest(request, why):
+                    self.tally.refusals[why] += 1
                     self._settle(request, refusal_error(command, self._wishes[request].model.name))
+        self.tally.waiting = len(self._plan.waiting)
         self._arm(now)
 
     def _settle(self, request: int, outcome: str | LlamamgrError) -> None:
@@ -359,6 +368,7 @@ class Supervisor:
         def ready() -> None:
             running.ready = time.time()
             log.info("%s is ready after %.0f ms", wish.model.name, (running.ready - running.started) * 1000)
+            tally.load_seconds.observe(running.ready - running.started)
             self._post(ChildBecameReady(child_id))
             self._tasks.create_task(self._memory.after_load(running), name=f"memory of {child_id}")
 
@@ -376,6 +386,8 @@ class Supervisor:
             log.warning("%s: %s; it gets no new requests", wish.model.name, told)
             self._post(KeySuperseded(child_id, "one of its slots is stuck"))
 
+        tally = self.tally.of(wish.model.name)
+        tally.started()
         limits = self._config.scheduler
         try:
             child = Child(
@@ -427,6 +439,7 @@ class Supervisor:
         running = self._running[child.id]
         build, model = running.wish.build, running.wish.model
         log.error("%s died: %s", model.name, cause)
+        self.tally.of(model.name).failed(cause, loading=not running.ready)
         former = await asyncio.to_thread(self._builds.former, build)
         if not running.ready and not self._measured.has_loaded(model, former):
             return

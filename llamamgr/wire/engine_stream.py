@@ -135,6 +135,11 @@ class _Timings(msgspec.Struct):
     predicted_ms: float | None = None
 
 
+class _Counted(msgspec.Struct):
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+
+
 class _Progress(msgspec.Struct):
     total: int = 0
     cache: int = 0
@@ -298,13 +303,7 @@ class ChatStream(_Stream):
             self._fail(events, Failed(502, NO_END, "protocol_error"))
             return
         self._ended = True
-        usage = self._usage
-        if usage is not None:
-            details = usage.prompt_tokens_details
-            cached = details.cached_tokens if details else 0
-            counted = Usage(usage.prompt_tokens, cached, usage.completion_tokens)
-        else:
-            counted = _usage_of(self._timings)
+        counted = _counted(self._usage, self._timings)
         reason = _STOP_REASONS.get(self._reason, "stop")
         events.append(Finished(reason, counted, _timings(self._timings), stop_word=self._stop_word))
 
@@ -349,6 +348,22 @@ def _usage_of(timings: _Timings | None) -> Usage:
     if timings is None:
         return Usage()
     return Usage(timings.cache_n + timings.prompt_n, timings.cache_n, timings.predicted_n)
+
+
+def usage_in(answer: bytes) -> Usage:
+    """The tokens that a whole chat answer, or the last chunk of a stream, tells of; zeros where it tells nothing readable."""
+    try:
+        told = msgspec.json.decode(answer, type=_Counted)
+    except UNREADABLE:
+        return Usage()
+    return _counted(told.usage, told.timings)
+
+
+def _counted(usage: _Usage | None, timings: _Timings | None) -> Usage:
+    if usage is None:
+        return _usage_of(timings)
+    details = usage.prompt_tokens_details
+    return Usage(usage.prompt_tokens, details.cached_tokens if details else 0, usage.completion_tokens)
 
 
 def _timings(timings: _Timings | None) -> neutral.Timings:

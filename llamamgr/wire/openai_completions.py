@@ -18,7 +18,7 @@ from llamamgr.wire.engine import EngineCall
 from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of
 from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.guidance import laid_over
-from llamamgr.wire.neutral import Failed
+from llamamgr.wire.neutral import Failed, Usage
 from llamamgr.wire.persona import NOBODY, Persona
 from llamamgr.wire.sse import SseParser
 
@@ -341,17 +341,22 @@ class Renderer:
                 choice.logprobs[name] += values
         return told
 
-    def _usage(self) -> dict[str, Any]:
+    @property
+    def usage(self) -> Usage:
+        """Tokens of what has come to its end; the choices of one prompt share it, so it is counted once."""
         ends = [choice.last for choice in self._choices if choice.last is not None]
-        # the choices of one prompt share it, so it is counted once
         prompt = sum(last.tokens_evaluated for last in ends[:: self._request.n])
         answer = 0 if self._request.silent else sum(last.tokens_predicted for last in ends)
         cached = sum(choice.cached for choice in self._choices[:: self._request.n])
+        return Usage(prompt, cached, answer)
+
+    def _usage(self) -> dict[str, Any]:
+        told = self.usage
         return {
-            "prompt_tokens": prompt,
-            "completion_tokens": answer,
-            "total_tokens": prompt + answer,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens": told.prompt,
+            "completion_tokens": told.completion,
+            "total_tokens": told.prompt + told.completion,
+            "prompt_tokens_details": {"cached_tokens": told.cached},
         }
 
 

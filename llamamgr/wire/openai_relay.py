@@ -11,8 +11,8 @@ import re
 
 import msgspec
 
-from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of
-from llamamgr.wire.neutral import Failed
+from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of, usage_in
+from llamamgr.wire.neutral import Failed, Usage
 from llamamgr.wire.sse import MAX_EVENT
 
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
@@ -29,6 +29,8 @@ class _Answer(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw(b"")
     model: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"")
+    timings: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -54,6 +56,7 @@ class Relay:
         self.ended = False
         self._wanted = msgspec.json.encode(wanted)
         self._held = b""
+        self._counted = b""
 
     def feed(self, data: bytes) -> bytes:
         """What these bytes complete."""
@@ -75,6 +78,11 @@ class Relay:
                 break
             out.append(self._line(line))
         return b"".join(out)
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens that the engine told of last; of a stream without usage, those of the choice that ended last."""
+        return usage_in(self._counted)
 
     @property
     def _over(self) -> bool:
@@ -125,6 +133,8 @@ class Relay:
             if bytes(answer.error):
                 raise BadAnswerError(failure_of(json))
             raise BadAnswerError(_unreadable("an answer without choices"))
+        if answer.timings is not msgspec.UNSET or answer.usage is not msgspec.UNSET:
+            self._counted = json
         if not json.isascii():
             json.decode()  # strings that are skipped while decoding are not looked at
         start, end = _place_of(json, bytes(answer.model))

@@ -11,6 +11,7 @@ from pathlib import Path
 from llamamgr.core.cards import Build, BuildCard, ModelCard, Source
 from llamamgr.core.errors import BusyError, EngineError
 from llamamgr.supervise.lease import NO_WISHES, ChildStatus, Endpoint, Lease, LoadOptions
+from llamamgr.supervise.tally import Tally
 from tests.fakes.launch import Launched, start
 
 CONTEXT, SLOTS, MEMORY = 2048, 4, 1000
@@ -50,6 +51,7 @@ class TestChildren:
         self.priorities: list[int] = []
         self.busy = False
         self.looks = 0
+        self.tally = Tally()
         self._count = 0
         self._lock = asyncio.Lock()
 
@@ -71,7 +73,8 @@ class TestChildren:
         self.granted.append((model, options, keep_alive))
         try:
             endpoint = Endpoint(socket=running.launched.socket)
-            yield Lease(running.child, endpoint, model, BUILD, running.context, 0.001)
+            tokens = self.tally.of(model.name).tokens
+            yield Lease(running.child, endpoint, model, BUILD, running.context, 0.001, tokens)
         finally:
             self.leases -= 1
 
@@ -151,4 +154,5 @@ def status_of(running: Running) -> ChildStatus:
         memory_gpu=0,
         started=now,
         expires=now + 300,
+        planned={"host": MEMORY},
     )

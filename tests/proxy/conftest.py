@@ -128,6 +128,7 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
             1000.0,
             lambda: stopped.append(True),
             _nothing_changed,
+            tally=children.tally,
             **more,
         )
         async with (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamgr.wire.neutral import Failed
+from llamamgr.wire.neutral import Failed, Usage
 from llamamgr.wire.openai_relay import BadAnswerError, Relay
 from tests.wire.streams import (
     CHATS,
@@ -144,3 +144,17 @@ def test_spoiled_streams_are_never_passed_on_malformed(
     for event, data in sse_events(out):
         assert event == ""
         assert data == b"[DONE]" or isinstance(json.loads(data)["choices"], list)
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_tokens_are_known_at_the_end_of_a_stream(name: str) -> None:
+    usage = relayed(body(name))[1].usage
+    assert usage.prompt > 0
+    assert usage.completion > 0
+
+
+def test_an_answer_that_tells_no_tokens_or_nonsense_counts_none() -> None:
+    for told in (b"", b',"usage":null', b',"timings":[1]', b',"usage":{"prompt_tokens":"many"}'):
+        relay = Relay("x")
+        relay.whole(b'{"choices":[]%s}' % told)
+        assert relay.usage == Usage()
