@@ -36,12 +36,20 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``fetch_media`` allows images to be given by their address; they are fetched by llamamgr, from public addresses only.
     ``require_key`` asks for an API key on loopback too; ``allow_network_without_key`` asks for none beyond it.
     ``max_requests`` bounds the requests in flight, ``access_log`` writes a line for each.
+    ``header_limit`` is bytes of the request line and of each header. Seconds that a client may take: ``head_wait`` for a whole
+    head, ``body_wait`` without progress of a body, ``write_wait`` without reading on, ``idle_wait`` between two requests.
     """
 
     host: str = f"127.0.0.1:{DEFAULT_PORT}"
     origins: tuple[str, ...] = ()
     body_limit: Annotated[int, msgspec.Meta(ge=1024)] = 100 * 1024 * 1024
     fetch_media: bool = False
+    header_limit: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
+    head_wait: Seconds = 10.0
+    body_wait: Seconds = 30.0
+    write_wait: Seconds = 60.0
+    idle_wait: Seconds = 75.0
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] = 1024
     require_key: bool = False
     allow_network_without_key: bool = False
     max_requests: Annotated[int, msgspec.Meta(ge=1)] = 1024

@@ -28,12 +28,14 @@ from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
+from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard, locked
 from llamamgr.host.paths import Paths, ensure
 from llamamgr.host.ports import holder_of
 from llamamgr.host.settings import load_config
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
+from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.control import build_control_app
 from llamamgr.proxy.gate import access
 from llamamgr.proxy.visit import RequestLabel
@@ -44,6 +46,8 @@ log = logging.getLogger("llamamgr")
 _HANDOVER_SECONDS = 30.0
 _DRAIN_SECONDS = 10.0  # what requests in flight are given to finish when the daemon is told to stop
 _CLOSE_SECONDS = 1.0  # for connections that have nothing in flight any more
+_DESCRIPTORS_EACH = 2  # a client's connection, and that to an engine
+_DESCRIPTORS_OWN = 128  # children's pipes, logs, the index, libraries
 
 
 def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
@@ -171,12 +175,14 @@ def _signals(stop: asyncio.Event, reload: Callable[[], object]) -> Iterator[None
 
 @contextlib.asynccontextmanager
 async def _front(services: Services, address: Address) -> AsyncIterator[Address]:
-    runner = web.AppRunner(
+    wanted = _DESCRIPTORS_EACH * services.config.server.max_connections + _DESCRIPTORS_OWN
+    most = (allow_descriptors(wanted) - _DESCRIPTORS_OWN) // _DESCRIPTORS_EACH
+    runner = FrontRunner(
         build_app(services),
-        handle_signals=False,
-        access_log=None,
+        lambda: services.config.server,
+        services.metrics,
+        max(1, most),
         shutdown_timeout=_CLOSE_SECONDS,
-        handler_cancellation=True,
     )
     await runner.setup()
     try:

@@ -86,6 +86,8 @@ _GENERATING = {
     "/responses": "max_output_tokens",
     "/v1/responses": "max_output_tokens",
 }
+# what aiohttp unpacks before anybody sees it
+_UNPACKED = ("gzip", "deflate", "br", "zstd")
 
 
 class _Named(msgspec.Struct):
@@ -122,12 +124,11 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     if f"/{unquote(path)}" in _GENERATING and services.config.settings_of(model.name).shapes_requests:
         body = _bounded_body(services, model, f"/{unquote(path)}", await request.read())
         return await Through(request, request.method, target, headers, body).run(Want(model))
-    if (
-        "Content-Encoding" in request.headers
-    ):  # it is unpacked on the way here, so its length is known at its end only
-        return await Through(request, request.method, target, headers, await request.read()).run(Want(model))
     limit = services.config.server.body_limit
-    length = request.content_length
+    packed = request.headers.get("Content-Encoding", "").lower() in _UNPACKED
+    if packed:
+        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
+    length = None if packed else request.content_length
     if length is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, length)
     pieces = _bounded(request, limit)

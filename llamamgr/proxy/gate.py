@@ -18,7 +18,7 @@ import re
 import secrets
 import time
 
-from aiohttp import http_exceptions, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from llamamgr.core.config import Config
@@ -209,8 +209,10 @@ def answering(*, hints: bool, noted: int = logging.DEBUG) -> Middleware:
             return replies.plain(404, b"404 page not found")
         except web.HTTPException as problem:
             return replies.refusal(request, replies.Told(problem.status, problem.text or problem.reason))
-        except http_exceptions.ContentEncodingError as problem:
-            return replies.refusal(request, replies.Told(400, problem.message))
+        except web.RequestPayloadError:
+            refused = replies.refusal(request, replies.Told(400, "the body cannot be unpacked"))
+            refused.force_close()  # nobody knows where it ends
+            return refused
         except ConnectionError:
             raise  # the client left while it was being answered
         except Exception as error:

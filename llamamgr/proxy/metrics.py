@@ -72,5 +72,7 @@ def counting(metrics: Metrics) -> Middleware:
 
 async def note_first_byte(request: web.Request, response: web.StreamResponse) -> None:
     """Signal before any head is sent."""
-    began, route = request[_BEGAN]
-    route.first_byte.observe(time.perf_counter() - began)
+    stamp = request.get(_BEGAN)
+    if stamp is not None:  # what never reached a handler has none
+        began, route = stamp
+        route.first_byte.observe(time.perf_counter() - began)

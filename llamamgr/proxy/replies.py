@@ -122,6 +122,17 @@ def refusal(request: web.Request, told: Told) -> web.Response:
             return _response(told.status, ollama.error_body(told.message), NATIVE_JSON, headers)
 
 
+def error_body(path: str, status: int, message: str) -> tuple[bytes, str]:
+    """The body of an error where there is no request to answer, and its content type; ``path`` is "" when that is not known."""
+    match dialect_of_path(path):
+        case "anthropic":
+            return anthropic.error_body(status, message, _anthropic_id()), V1_JSON
+        case "openai":
+            return openai.error_body(status, message), V1_JSON
+        case "ollama":
+            return ollama.error_body(message), NATIVE_JSON
+
+
 def anthropic_headers(id: str = "") -> dict[str, str]:  # noqa: A002 - the field's name
     """What every answer to an Anthropic client has; a fresh id unless one is given."""
     return {"request-id": id or _anthropic_id()}

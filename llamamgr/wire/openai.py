@@ -13,11 +13,9 @@ import msgspec
 from llamamgr.wire import golang
 
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
 }
 
@@ -36,7 +34,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
     """The body of any error; its type follows from the status."""
-    kind = _TYPES.get(status, "api_error")
+    kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
     return golang.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +22,7 @@ from llamamgr.core.config import Config, RegistryConfig, ServerConfig, parse_con
 from llamamgr.host.paths import Paths
 from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
+from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.services import Reloaded
 from tests.fakes import fake_llama_server
 from tests.golden import replay
@@ -28,6 +31,19 @@ from tests.proxy.children import TestChildren
 HI = [{"role": "user", "content": "hi"}]
 ANSWER = "Hello from the tiny llama."
 NOBODY = "http://127.0.0.1:9"  # no test reaches beyond this machine
+
+
+ON_BOTH_LOOPS = ("test_connections", "test_http", "test_tls")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What depends on how a loop treats its sockets runs on the daemon's own as well."""
+    both = item.path.stem in ON_BOTH_LOOPS and sys.platform != "win32"
+    if not both:
+        return {"asyncio": asyncio.new_event_loop}
+    import uvloop
+
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class Front:
@@ -132,7 +148,7 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
             **more,
         )
         async with (
-            serving(build_app(services)) as port,
+            fronting(services) as port,
             aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
         ):
             front = Front(services, children, session, port)
@@ -146,8 +162,24 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
 
 
 @contextlib.asynccontextmanager
+async def fronting(services: Services, most: int = 1000) -> AsyncIterator[int]:
+    """The public application as the daemon runs it."""
+    limits = lambda: services.config.server  # noqa: E731
+    runner = FrontRunner(build_app(services), limits, services.metrics, most, shutdown_timeout=1)
+    async with listening(runner) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
 async def serving(app: web.Application) -> AsyncIterator[int]:
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    async with listening(
+        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    ) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def listening(runner: web.AppRunner) -> AsyncIterator[int]:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -196,6 +196,19 @@ async def test_a_body_goes_on_as_it_comes(front: Front, monkeypatch: pytest.Monk
     assert echo.pieces[0] == b"first"
 
 
+async def test_a_compressed_body_reaches_an_engine_unpacked(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo, packed = Echo(), gzip.compress(b"x" * 1000)
+    async with serving(echo.app) as port:
+        await through(front, monkeypatch, port)
+        headers = {"Content-Encoding": "gzip"}
+        async with front.session.post("/upstream/tinychat/upload", data=packed, headers=headers) as answer:
+            assert (await asked(answer))[1]["size"] == 1000
+    assert b"".join(echo.pieces) == b"x" * 1000
+    assert "content-encoding" not in echo.headers
+
+
 async def test_a_body_beyond_the_limit_is_refused(make_front: MakeFront) -> None:
     async with (
         make_front(server=ServerConfig(body_limit=1000)) as front,
