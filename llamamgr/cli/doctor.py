@@ -21,7 +21,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     from llamamgr.instances.diagnosis import findings
 
     paths = Paths.of_environment()
-    found = (*findings(paths), _port(paths), _keys(paths))
+    found = (*findings(paths), _port(paths), _keys(paths), *_certificate(paths))
     if as_json:
         import json
 
@@ -41,6 +41,28 @@ def _print(found: tuple[Finding, ...]) -> None:
         print(f"{mark} {finding.name.ljust(width)}  {finding.text}")
         for line in filter(None, finding.mend.split("; ")):
             print(f"{' ' * (width + 4)}→ {line}")
+
+
+def _certificate(paths: Paths) -> tuple[Finding, ...]:
+    import time
+
+    from llamamgr.core.errors import ConfigError
+    from llamamgr.host.settings import load_config
+    from llamamgr.host.tls import examine
+    from llamamgr.instances.diagnosis import Finding
+
+    server = load_config(paths).server
+    if not server.tls_cert:
+        return ()
+    now = time.time()
+    try:
+        certificate = examine(server.tls_cert, server.tls_key, now)
+    except ConfigError as error:
+        return (Finding("tls", False, error.what, error.hint, required=True),)
+    warning = certificate.warning(now)
+    mend = "renew it; llamamgr daemon reload"
+    good = f"{certificate.path} is good for {certificate.days_left(now):.0f} days"
+    return (Finding("tls", not warning, warning or good, mend if warning else ""),)
 
 
 def _port(paths: Paths) -> Finding:

@@ -14,9 +14,14 @@ def serve(
             "--host", help="Address to listen on, host[:port]; overrides LLAMAMGR_HOST and config.toml."
         ),
     ] = "",
+    tls_cert: Annotated[
+        str, typer.Option("--tls-cert", help="Certificate to speak HTTPS with, a PEM file; with --tls-key.")
+    ] = "",
+    tls_key: Annotated[str, typer.Option("--tls-key", help="Its private key, a PEM file.")] = "",
 ) -> None:
     """Run the daemon in the foreground: supervisor, HTTP front and control socket. Ctrl-C stops it in order."""
     from llamamgr.daemon.run import run
     from llamamgr.host.paths import Paths
 
-    run(Paths.of_environment(), host, announce=lambda url: print(f"llamamgr listens on {url}", flush=True))
+    flags = {"server.host": host, "server.tls_cert": tls_cert, "server.tls_key": tls_key}
+    run(Paths.of_environment(), flags, announce=lambda url: print(f"llamamgr listens on {url}", flush=True))

@@ -38,6 +38,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``max_requests`` bounds the requests in flight, ``access_log`` writes a line for each.
     ``header_limit`` is bytes of the request line and of each header. Seconds that a client may take: ``head_wait`` for a whole
     head, ``body_wait`` without progress of a body, ``write_wait`` without reading on, ``idle_wait`` between two requests.
+    ``tls_cert`` and ``tls_key`` are PEM files; with them the front speaks HTTPS.
     """
 
     host: str = f"127.0.0.1:{DEFAULT_PORT}"
@@ -54,6 +55,13 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_network_without_key: bool = False
     max_requests: Annotated[int, msgspec.Meta(ge=1)] = 1024
     access_log: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+
+    @property
+    def address(self) -> Address:
+        address = parse_address(self.host)
+        return Address(address.host, address.port, bool(self.tls_cert))
 
     @property
     def needs_key(self) -> bool:
@@ -62,7 +70,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_open_to_network(self) -> bool:
-        return not parse_address(self.host).is_loopback
+        return not self.address.is_loopback
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +192,7 @@ def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config
         config = msgspec.convert(_with_sampling(data), Config)
         _check_sources(config.sources)
         parse_address(config.server.host)
+        _check_tls(config.server)
         for instance in [
             config.instance,
             *(table.instance for table in config.models.values() if table.instance),
@@ -242,6 +251,12 @@ def _check_sources(sources: tuple[str, ...]) -> None:
         raise ValueError(f"unknown source {unknown[0]!r} in sources; there are {', '.join(SOURCES)}")
 
 
+def _check_tls(server: ServerConfig) -> None:
+    given, missing = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+    if bool(server.tls_cert) != bool(server.tls_key):
+        raise ConfigError(f"server.{given} is given without server.{missing}", "give both, or neither")
+
+
 def _check_keys(data: Mapping[str, Any], struct: type[msgspec.Struct], origin: str, prefix: str) -> None:
     known = {field.name: field.type for field in msgspec.structs.fields(struct)}
     for key, value in data.items():
@@ -268,10 +283,12 @@ class Address(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+    tls: bool = False
 
     @property
     def url(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
+import time
+from collections.abc import Mapping
 
 import msgspec
 
-from llamamgr.core.config import Config
+from llamamgr.core.config import Config, ServerConfig
 from llamamgr.core.errors import LlamamgrError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.residents import Residents
+from llamamgr.daemon.tls import Tls
 from llamamgr.host.paths import Paths
 from llamamgr.host.settings import load_config
+from llamamgr.host.tls import examine
 from llamamgr.models.index import Index
 from llamamgr.proxy.services import Reloaded, Services
 from llamamgr.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_AT_START_ONLY = ("server", "log_level")
+_AT_START_ONLY = ("server.host", "server.origins", "server.body_limit", "log_level")
 
 
 class Reloading:
@@ -31,16 +36,18 @@ class Reloading:
     def __init__(
         self,
         paths: Paths,
-        host: str,
+        flags: Mapping[str, str],
         services: Services,
         supervisor: Supervisor,
         index: Index,
         builds: CurrentBuilds,
         residents: Residents,
         keys: KeyFile,
+        tls: Tls | None,
     ) -> None:
         self._paths = paths
-        self._host = host
+        self._flags = flags
+        self._tls = tls
         self._services = services
         self._supervisor = supervisor
         self._index = index
@@ -49,9 +56,10 @@ class Reloading:
         self._keys = keys
 
     async def __call__(self) -> Reloaded:
-        new = await asyncio.to_thread(load_config, self._paths, self._host)
+        new = await asyncio.to_thread(load_config, self._paths, self._flags)
         await self._keys.reread()
         check_front(new.server, self._keys.keyring.keys)
+        await self._renew_certificate(new.server)
         former, self._services.config = self._services.config, new
         self._index.reconfigure(new)
         self._builds.preferred = new.instance
@@ -60,6 +68,13 @@ class Reloading:
         reloaded = Reloaded(tuple(sorted(set(drained))), _needing_restart(former, new))
         log.info("configuration read anew: %s", msgspec.json.encode(reloaded).decode())
         return reloaded
+
+    async def _renew_certificate(self, server: ServerConfig) -> None:
+        """The files may have changed where their names have not."""
+        if server.tls_cert:
+            examined = await asyncio.to_thread(examine, server.tls_cert, server.tls_key, time.time())
+            if self._tls is not None:
+                self._tls.take(server, examined)
 
     async def quietly(self) -> None:
         """For a signal, which has nobody to answer: a mistake goes to the log."""
@@ -70,4 +85,11 @@ class Reloading:
 
 
 def _needing_restart(former: Config, new: Config) -> tuple[str, ...]:
-    return tuple(key for key in _AT_START_ONLY if getattr(former, key) != getattr(new, key))
+    changed = [key for key in _AT_START_ONLY if _value(former, key) != _value(new, key)]
+    if bool(former.server.tls_cert) != bool(new.server.tls_cert):
+        changed.append("server.tls_cert")
+    return tuple(changed)
+
+
+def _value(config: Config, key: str) -> object:
+    return operator.attrgetter(key)(config)

@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 from aiohttp import web
 
 import llamamgr
 from llamamgr.core.cards import ModelCard
-from llamamgr.core.config import Address, Config, parse_address
+from llamamgr.core.config import Address, Config
 from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.client import Control
@@ -28,6 +28,7 @@ from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
+from llamamgr.daemon.tls import Tls, tls_of
 from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard, locked
 from llamamgr.host.paths import Paths, ensure
@@ -39,6 +40,7 @@ from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.control import build_control_app
 from llamamgr.proxy.gate import access
 from llamamgr.proxy.visit import RequestLabel
+from llamamgr.proxy.site import FrontSite
 from llamamgr.supervise.supervisor import Supervisor
 
 log = logging.getLogger("llamamgr")
@@ -50,16 +52,17 @@ _DESCRIPTORS_EACH = 2  # a client's connection, and that to an engine
 _DESCRIPTORS_OWN = 128  # children's pipes, logs, the index, libraries
 
 
-def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
+def run(paths: Paths, flags: Mapping[str, str], announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, or until told over the control socket.
 
-    ``host`` is an address given on the command line ("" = none).
+    ``flags`` are settings given on the command line, by dotted key ("" = not given).
     ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
     """
-    config = load_config(paths, host)
+    config = load_config(paths, flags)
     _log_to_stderr(config)
     keys = KeyFile(paths)
     check_front(config.server, keys.keyring.keys)
+    tls = tls_of(config.server)
     ensure(paths.run, private=True)
     ensure(paths.state, private=True)
     ensure(paths.state / "engine-config")
@@ -72,7 +75,7 @@ def run(paths: Paths, host: str, announce: Callable[[str], None]) -> None:
         )
     place = locked(daemon_lock(paths), "the daemon's place", wait=_HANDOVER_SECONDS)
     with place, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, paths, host, keys, announce))
+        runner.run(_serve(config, paths, flags, keys, tls, announce))
 
 
 def _log_to_stderr(config: Config) -> None:
@@ -94,7 +97,12 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(
-    config: Config, paths: Paths, host: str, keys: KeyFile, announce: Callable[[str], None]
+    config: Config,
+    paths: Paths,
+    flags: Mapping[str, str],
+    keys: KeyFile,
+    tls: Tls | None,
+    announce: Callable[[str], None],
 ) -> None:
     stop = asyncio.Event()
     index = Index(paths, config)
@@ -124,9 +132,9 @@ async def _serve(
             reload_keys=keys.reread,
             tally=supervisor.tally,
         )
-        reloading = Reloading(paths, host, services, supervisor, index, builds, residents, keys)
+        reloading = Reloading(paths, flags, services, supervisor, index, builds, residents, keys, tls)
         async with (
-            _front(services, parse_address(config.server.host)) as address,
+            _front(services, config.server.address, tls) as address,
             _control(services, paths.control_socket),
             asyncio.TaskGroup() as tasks,
         ):
@@ -138,7 +146,9 @@ async def _serve(
                 watch = ConfigWatch(
                     paths.config_file, lambda: services.config.watch_config, reloading.quietly
                 )
-                work = (residents.run(), lag.run(), watch.run(), keys.watch())
+                work = [residents.run(), lag.run(), watch.run(), keys.watch()]
+                if tls is not None:
+                    work.append(tls.watch())
                 companions = [tasks.create_task(one) for one in work]
                 await stop.wait()
                 for companion in companions:
@@ -174,7 +184,7 @@ def _signals(stop: asyncio.Event, reload: Callable[[], object]) -> Iterator[None
 
 
 @contextlib.asynccontextmanager
-async def _front(services: Services, address: Address) -> AsyncIterator[Address]:
+async def _front(services: Services, address: Address, tls: Tls | None) -> AsyncIterator[Address]:
     wanted = _DESCRIPTORS_EACH * services.config.server.max_connections + _DESCRIPTORS_OWN
     most = (allow_descriptors(wanted) - _DESCRIPTORS_OWN) // _DESCRIPTORS_EACH
     runner = FrontRunner(
@@ -187,11 +197,13 @@ async def _front(services: Services, address: Address) -> AsyncIterator[Address]
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+            context = tls.context if tls is not None else None
+            wait = services.config.server.head_wait
+            await FrontSite(runner, address.host, address.port, context, handshake_wait=wait).start()
         except OSError as error:
             raise _bind_error(address, error) from None
         port = runner.addresses[0][1]
-        yield Address(address.host, port)
+        yield Address(address.host, port, address.tls)
     finally:
         await runner.cleanup()
 

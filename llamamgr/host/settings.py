@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -18,15 +20,16 @@ ENVIRONMENT = {
     "LLAMAMGR_MODELS": "models_dirs",
     "LLAMAMGR_SOURCES": "sources",
     "LLAMAMGR_LOG_LEVEL": "log_level",
+    "LLAMAMGR_TLS_CERT": "server.tls_cert",
+    "LLAMAMGR_TLS_KEY": "server.tls_key",
 }
 
 
-def load_config(paths: Paths, host: str = "") -> Config:
-    """``config.toml`` under ``paths`` with the environment and then ``host`` (a command line flag) laid over it."""
+def load_config(paths: Paths, flags: Mapping[str, str] = MappingProxyType({})) -> Config:
+    """``config.toml`` under ``paths`` with the environment and then ``flags`` (dotted key → value, "" = not given) laid over it."""
     config = parse_config(read_toml(paths.config_file), str(paths.config_file))
     overrides = {key: os.environ[name] for name, key in ENVIRONMENT.items() if os.environ.get(name)}
-    if host:
-        overrides["server.host"] = host
+    overrides |= {key: value for key, value in flags.items() if value}
     if not overrides:
         return config
     data = msgspec.to_builtins(config)

@@ -84,7 +84,7 @@ class Connection(web.RequestHandler):
         come = self._request_count - seen
         if come:
             self._note_requests(come, data)
-        elif self._waiter is not None and data and not self._leaving:
+        elif (self._waiter is not None or not seen) and data and not self._leaving:
             self._note_part(data)
 
     def _note_requests(self, come: int, data: bytes) -> None:

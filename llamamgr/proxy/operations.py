@@ -25,8 +25,8 @@ _KEYS = (401, 403, 429)
 _LOOKS = (*_KEYS, 400, 404)
 _ASKS = (*_LOOKS, 413, 502, 503)
 _CHANGES = (*_KEYS, 400, 404, 409, 413, 502, 503, 507)
-(_SYSTEM,) = msgspec.json.schema_components((Status,), ref_template="#/components/schemas/{name}")[1].values()
-SCHEMAS = {**COMPONENTS, "SystemStatus": _SYSTEM}
+_SYSTEM = msgspec.json.schema_components((Status,), ref_template="#/components/schemas/{name}")[1]
+SCHEMAS = {**COMPONENTS, **_SYSTEM}
 
 _RUNS = Answer(200, "Ollama is running", (Content("text/plain", STRING),))
 _THERE = Answer(200, "It is there")
@@ -117,7 +117,7 @@ OPERATIONS: tuple[Operation, ...] = (
         (json("CloudStatus"),),
         _KEYS,
     ),
-    Operation("get", "/api/system/status", "What the server does", "ollama", (json("SystemStatus"),), _KEYS),
+    Operation("get", "/api/system/status", "What the server does", "ollama", (json("Status"),), _KEYS),
     Operation(
         "post", "/api/show", "One model in full", "ollama", (json("Shown"),), (*_LOOKS, 413), bodies.SHOW
     ),

@@ -7,7 +7,6 @@ import math
 import msgspec
 from aiohttp import web
 
-from llamamgr.core.config import parse_address
 from llamamgr.proxy import replies
 from llamamgr.proxy.services import services_of
 from llamamgr.supervise.lease import ChildStatus
@@ -56,10 +55,10 @@ async def status(request: web.Request) -> web.Response:
         uptime_secs=max(0, int(services.clock() / 1e9 - services.started)),
         models_loaded=sum(child.state == "ready" for child in children),
         requests_active=sum(child.busy for child in children),
-        http_endpoint=parse_address(services.config.server.host).url,
+        http_endpoint=services.url or services.config.server.address.url,
         default_model=default if default and services.shows(default) else None,
         status="stopping" if services.stopping else "running",
-        models=tuple(map(_loaded, children)),
+        models=tuple(_loaded(child) for child in children if services.shows(child.model.name)),
     )
     return replies.native(msgspec.json.encode(told))
 

@@ -81,3 +81,15 @@ def test_a_pinned_model_has_no_ttl():
 def test_a_models_keep_alive_must_be_a_duration():
     with pytest.raises(ConfigError, match="banana"):
         parse_config({"models": {"tiny": {"keep_alive": "banana"}}})
+
+
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_without_its_key_is_refused_and_so_is_a_key_alone(given: str, missing: str):
+    with pytest.raises(ConfigError, match=rf"server\.{given} is given without server\.{missing}"):
+        parse_config({"server": {given: "/x.pem"}})
+
+
+def test_with_a_certificate_the_address_is_https():
+    server = parse_config({"server": {"host": "[::1]:7", "tls_cert": "/c", "tls_key": "/k"}}).server
+    assert server.address.url == "https://[::1]:7"
+    assert Config().server.address.url == "http://127.0.0.1:11434"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,7 @@ from llamamgr.models.index import Index
 from llamamgr.proxy.app import Services, build_app
 from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.services import Reloaded
+from llamamgr.proxy.site import FrontSite
 from tests.fakes import fake_llama_server
 from tests.golden import replay
 from tests.proxy.children import TestChildren
@@ -162,11 +164,11 @@ def make_front(folder: Path, models_dir: Path, fake_binary: Path) -> MakeFront:
 
 
 @contextlib.asynccontextmanager
-async def fronting(services: Services, most: int = 1000) -> AsyncIterator[int]:
+async def fronting(services: Services, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """The public application as the daemon runs it."""
     limits = lambda: services.config.server  # noqa: E731
-    runner = FrontRunner(build_app(services), limits, services.metrics, most, shutdown_timeout=1)
-    async with listening(runner) as port:
+    runner = FrontRunner(build_app(services), limits, services.metrics, 1000, shutdown_timeout=1)
+    async with listening(runner, tls) as port:
         yield port
 
 
@@ -179,10 +181,10 @@ async def serving(app: web.Application) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def listening(runner: web.AppRunner) -> AsyncIterator[int]:
+async def listening(runner: web.AppRunner, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await FrontSite(runner, "127.0.0.1", 0, tls, handshake_wait=1.0).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
