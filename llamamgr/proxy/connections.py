@@ -78,6 +78,10 @@ class Connection(web.RequestHandler):
         self._head_began = self._loop.time()
         self._front.make_room_for(self)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._wire = None
+
     def data_received(self, data: bytes) -> None:
         seen = self._request_count
         super().data_received(data)
@@ -294,10 +298,10 @@ class FrontServer(web.Server):
 
     def _look(self) -> None:
         limits, now = self._limits(), self._loop.time()
-        for connection in self._all():
-            connection.look(now, limits)
         shortest = min(limits.head_wait, limits.body_wait, limits.write_wait)
         self._timer = self._loop.call_later(min(_LONGEST_PAUSE, shortest / _LOOKS), self._look)
+        for connection in self._all():
+            connection.look(now, limits)
 
     def _all(self) -> list[Connection]:
         return cast("list[Connection]", self.connections)
