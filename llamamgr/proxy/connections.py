@@ -3,13 +3,13 @@
 aiohttp waits for ever for a head, a body or a reader, and answers what it cannot parse as plain text. Here one timer looks at all
 connections a few times per ``wait``; between its looks a connection costs nothing, whatever passes over it.
 
-==========  =================================================================================================================
-``head``    no whole head within ``head_wait`` of the first byte, or of the connection: an absolute deadline, so a trickle is none
-``body``    less than ``BODY_PROGRESS`` bytes of a body within ``body_wait``, while we were ready to take more
-``write``   not one byte of an answer taken within ``write_wait``, while there was one to take
-``full``    beyond ``max_connections``; those that have nothing in flight go first, longest idle first
+============  ==============================================================================================================
+``head``      no whole head within ``head_wait`` of the first byte, or of the connection: an absolute deadline, so a trickle is none
+``body``      less than ``BODY_PROGRESS`` bytes of a body within ``body_wait``, while we were ready to take more
+``write``     not one byte of an answer taken within ``write_wait``, while there was one to take
+``full``      beyond ``max_connections``; those that have nothing in flight go first, longest idle first
 ``protocol``  what came was not HTTP, or its head was too long
-==========  =================================================================================================================
+============  ==============================================================================================================
 
 A connection that has waited ``idle_wait`` for its next request is closed by aiohttp itself. Whoever is dropped while we work for
 him has his handler cancelled, which ends the generation and frees its slot.
