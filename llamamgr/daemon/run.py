@@ -39,8 +39,8 @@ from llamamgr.proxy.app import Services, build_app
 from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.control import build_control_app
 from llamamgr.proxy.gate import access
-from llamamgr.proxy.visit import RequestLabel
 from llamamgr.proxy.site import FrontSite
+from llamamgr.proxy.visit import RequestLabel
 from llamamgr.supervise.supervisor import Supervisor
 
 log = logging.getLogger("llamamgr")
