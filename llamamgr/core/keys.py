@@ -45,7 +45,9 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 # What any key may ask: it tells nothing of a model.
-FOR_ANY_KEY = frozenset({"/", "/health", "/api/version", "/api/status", "/api/system/status"})
+FOR_ANY_KEY = frozenset(
+    {"/", "/health", "/api/version", "/api/status", "/api/system/status", "/openapi.json"}
+)
 _ENDPOINT_OF = {route: name for name, routes in ENDPOINTS.items() for route in routes}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")

@@ -121,14 +121,16 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _KEPT_BACK]
     if not request.can_read_body:
         return await Through(request, request.method, target, headers).run(Want(model))
+    if request.headers.get("Content-Encoding", "").lower() in _UNPACKED:
+        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
+        body: bytes | None = await request.read()  # its length is known at its end only
+    else:
+        body = None
     if f"/{unquote(path)}" in _GENERATING and services.config.settings_of(model.name).shapes_requests:
         body = _bounded_body(services, model, f"/{unquote(path)}", await request.read())
+    if body is not None:
         return await Through(request, request.method, target, headers, body).run(Want(model))
-    limit = services.config.server.body_limit
-    packed = request.headers.get("Content-Encoding", "").lower() in _UNPACKED
-    if packed:
-        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
-    length = None if packed else request.content_length
+    limit, length = services.config.server.body_limit, request.content_length
     if length is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, length)
     pieces = _bounded(request, limit)

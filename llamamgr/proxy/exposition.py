@@ -30,12 +30,15 @@ _STATES = ("loading", "ready", "lost", "stopping")
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Our own numbers; with ``?model=`` those of that model's engine."""
+    """Our own numbers, of the models that the visitor may know of; with ``?model=`` those of that model's engine."""
     if "model" in request.query:
         return await engine_routes.engine(request)
     services = services_of(request)
     body, content_type = await asyncio.to_thread(
-        exposition, services, services.children.status(), request.headers.get("Accept", "")
+        exposition,
+        services,
+        [c for c in services.children.status() if services.shows(c.model.name)],
+        request.headers.get("Accept", ""),
     )
     return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -46,7 +49,12 @@ def exposition(services: Services, children: Iterable[ChildStatus], accept: str)
 
     encode, content_type = choose_encoder(accept)
     found = _Found(
-        [*_of_itself(services), *_front(services.metrics), *_models(services.tally), *_children([*children])]
+        [
+            *_of_itself(services),
+            *_front(services.metrics),
+            *_models(services.tally, services.shows),
+            *_children([*children]),
+        ]
     )
     return encode(cast("CollectorRegistry", found)), content_type
 
@@ -127,7 +135,7 @@ _COUNTED: tuple[tuple[str, str, Callable[[ModelTally], float]], ...] = (
 )
 
 
-def _models(tally: Tally) -> Iterator[Metric]:
+def _models(tally: Tally, shows: Callable[[str], bool]) -> Iterator[Metric]:
     yield _gauge("queue_length", "Requests that wait for an engine now.", (), [((), tally.waiting)])
     yield _counter(
         "queue_refusals",
@@ -135,7 +143,7 @@ def _models(tally: Tally) -> Iterator[Metric]:
         ("reason",),
         [((why,), count) for why, count in list(tally.refusals.items())],
     )
-    models = list(tally.models.items())
+    models = [(name, one) for name, one in list(tally.models.items()) if shows(name)]
     for counted, told, value in _COUNTED:
         yield _counter(counted, told, ("model",), [((name,), value(one)) for name, one in models])
     yield _histogram(

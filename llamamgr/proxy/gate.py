@@ -27,7 +27,7 @@ from llamamgr.core.keys import Key
 from llamamgr.proxy import replies
 from llamamgr.proxy.keyring import Keyring
 from llamamgr.proxy.services import SERVICES
-from llamamgr.proxy.visit import Visit, begun, current
+from llamamgr.proxy.visit import Visit, begun, current, visiting
 from llamamgr.wire.errors import DialectError
 
 access = logging.getLogger("llamamgr.access")
@@ -265,7 +265,8 @@ async def complete_headers(request: web.Request, response: web.StreamResponse) -
     headers = response.headers
     headers["Server"] = "llamamgr"
     if "X-Request-Id" not in headers:
-        headers["X-Request-Id"] = current().id  # a stream, begun while its request is being answered
+        visit = visiting()  # none where aiohttp refuses before any handler
+        headers["X-Request-Id"] = visit.id if visit is not None else _id_of(request)
     origin = request.headers.get("Origin", "")
     if origin and (response.status != 403 or _is_welcome(request, origin)):
         headers["Access-Control-Allow-Origin"] = request.app[DOORKEEPER].allow_origin_header(origin)

@@ -324,7 +324,9 @@ OPERATIONS: tuple[Operation, ...] = (
     _engine("get", "/props", "What an engine is set to"),
     _engine("get", "/slots", "What the slots of an engine do"),
     _engine("get", "/lora-adapters", "The adapters of an engine"),
-    _engine("get", "/metrics", "What an engine has counted"),
+    _engine(
+        "get", "/metrics", "What llamamgr has counted, for Prometheus; with a model, what its engine has"
+    ),
     _engine("post", "/tokenize", "The tokens of a text"),
     _engine("post", "/detokenize", "The text of tokens"),
     _engine("post", "/apply-template", "The prompt that a conversation becomes"),

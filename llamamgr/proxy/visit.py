@@ -33,6 +33,11 @@ def current() -> Visit:
     return _VISIT.get()
 
 
+def visiting() -> Visit | None:
+    """The request that is being answered, if there is one: for what decides nothing about keys."""
+    return _VISIT.get(None)
+
+
 def priority() -> int:
     """What the key of the request being answered adds to its model's priority."""
     visit = _VISIT.get(None)

@@ -85,6 +85,7 @@ ABOUT_NONE = {
     ("GET", "/api/version"): "/api/version",
     ("GET", "/api/status"): "/api/status",
     ("GET", "/api/system/status"): "/api/system/status",
+    ("GET", "/openapi.json"): "/openapi.json",
     ("HEAD", "/api/blobs/{digest}"): f"/api/blobs/sha256:{'0' * 64}",
     ("POST", "/api/blobs/{digest}"): f"/api/blobs/sha256:{'0' * 64}",
     ("GET", "/v1/responses/{id}"): "/v1/responses/resp_1",
