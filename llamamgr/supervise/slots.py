@@ -1,8 +1,9 @@
 """The prompt cache of a child outlives its unloading: slots are saved to disk before the stop and restored at the next load.
 
-Only where it really works: on some builds a restore is accepted and forgotten, so each build is tried once, on a child that is
-about to be stopped anyway (``timings.cache_n`` after save, erase and restore must cover the prompt). Facts: llama-server's
-``/slots/:id?action=save|restore|erase`` within ``--slot-save-path``; models with a projector refuse it.
+Only what pays: reading the prompt again must take longer than writing and reading its file, by the pace of this disk as earlier
+saves showed it. And only where it really works: on some builds a restore is accepted and forgotten, so each build is tried once,
+on a child that is about to be stopped anyway (``timings.cache_n`` after save, erase and restore must cover the prompt). Facts:
+llama-server's ``/slots/:id?action=save|restore|erase`` within ``--slot-save-path``; models with a projector refuse it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.probe import ask, figures
 
 _LEAST_TOKENS = 64  # below this, reading the prompt again costs less than the file
+_USUAL_PACE = 500e6  # bytes a second of a disk that has not shown its own yet
+_TOLD_LEAST = 1_000_000  # bytes: a smaller file says nothing of the disk
 _SECONDS = 20.0  # for one save or restore
 _PROBE = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"
 
@@ -30,14 +33,17 @@ class _Slot(msgspec.Struct, frozen=True):
     n_prompt_tokens: int = 0
 
 
-class _Acted(msgspec.Struct, frozen=True):
-    n_saved: int = 0
-    n_restored: int = 0
-
-
 class _Timings(msgspec.Struct, frozen=True):
     cache_n: int = 0
     prompt_n: int = 0
+    save_ms: float = 0.0
+
+
+class _Acted(msgspec.Struct, frozen=True):
+    n_saved: int = 0
+    n_restored: int = 0
+    n_written: int = 0
+    timings: _Timings = _Timings()
 
 
 class _Completion(msgspec.Struct, frozen=True):
@@ -45,7 +51,7 @@ class _Completion(msgspec.Struct, frozen=True):
 
 
 class SlotStore:
-    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept), of prompts that took ``least_seconds`` to read.
+    """Saved slots under ``root``, at most ``limit`` bytes (0 = none are kept), of prompts whose file saves ``least_seconds``.
 
     Which builds can do it is remembered beside them.
     """
@@ -55,6 +61,8 @@ class SlotStore:
         self.limit = limit
         self._least_seconds = least_seconds
         self._verdicts = _read_verdicts(root / "builds.json")
+        self._pace = _USUAL_PACE
+        self._speeds: dict[str, float] = {}
 
     def folder(self, key: str) -> Path:
         """Where the slots of children of ``key`` lie; made when missing, private."""
@@ -79,15 +87,18 @@ class SlotStore:
         kept = 0
         for file in (self._root / key).glob("*.bin"):
             _discard(file)
-        seconds_per_token = await _reading_speed(endpoint)
+        seconds_per_token = await self._speed(endpoint, key)
         for slot in await _slots(endpoint):
-            if slot.n_prompt_tokens * seconds_per_token < self._least_seconds:
+            tokens, size = slot.n_prompt_tokens, slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
+            if slot.is_processing or tokens < _LEAST_TOKENS or size > self.limit // 2:
                 continue
-            size = slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
-            if slot.is_processing or slot.n_prompt_tokens < _LEAST_TOKENS or size > self.limit // 2:
+            if net_seconds(tokens * seconds_per_token, size, self._pace) < self._least_seconds:
+                self._pace += (
+                    _USUAL_PACE - self._pace
+                ) / 100  # a disk that was slow once gets another chance
                 continue
             answer = await self._act(endpoint, str(slot.id), "save", f"{slot.id}.bin")
-            kept += answer.n_saved if answer else 0
+            kept += self._noted(answer) if answer else 0
         if kept and build not in self._verdicts:
             self._verdicts[build] = await self._works(endpoint)
             replace_quickly(self._root / "builds.json", msgspec.json.encode(self._verdicts), 0o600)
@@ -96,6 +107,19 @@ class SlotStore:
             return 0
         self._shrink()
         return kept
+
+    async def _speed(self, endpoint: Endpoint, key: str) -> float:
+        """Seconds a token of a prompt takes on children of ``key``: their best average, since a restored one reads next to none."""
+        seen = await _reading_speed(endpoint)
+        if seen:
+            self._speeds[key] = min(seen, self._speeds.get(key, seen))
+        return self._speeds.get(key, 0.0)
+
+    def _noted(self, saved: _Acted) -> int:
+        """Learn the disk's pace from what was written; tokens saved."""
+        if saved.n_written >= _TOLD_LEAST and saved.timings.save_ms > 0:
+            self._pace = (self._pace + saved.n_written / saved.timings.save_ms * 1000) / 2
+        return saved.n_saved
 
     async def _works(self, endpoint: Endpoint) -> bool:
         """Whether a slot that is saved, erased and restored knows its prompt again."""
@@ -128,6 +152,11 @@ class SlotStore:
 
     def _files(self) -> Iterator[Path]:
         return self._root.glob("*/*.*")
+
+
+def net_seconds(reading: float, size: int, pace: float) -> float:
+    """What a file of ``size`` bytes saves of ``reading`` seconds, once it is written and read at ``pace`` bytes a second."""
+    return reading - 2 * size / pace
 
 
 async def _slots(endpoint: Endpoint) -> list[_Slot]:

@@ -6,72 +6,21 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 
-from llamamgr.core.cards import Build
-from llamamgr.host.paths import Paths
-from llamamgr.instances.store import Store
-from llamamgr.models import selftest
 from tests.bench import builds
-from tests.conftest import _cache, _key
+from tests.bench.harness import build, daemon, home, model_file
+from tests.bench.slots import slots
 
 CHAT = {"model": "selftest", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@contextlib.contextmanager
-def home() -> Iterator[Path]:
-    """A new home whose instance is the user's own build, or the one the tests keep."""
-    users = Paths.of_environment().instances
-    kept = _cache() / _key() / "data" / "instances"
-    source = next(
-        (folder / "default" for folder in (users, kept) if (folder / "default" / "current").exists()), None
-    )
-    if source is None:
-        sys.exit("error: no instance to measure\nhint: run `llamamgr install`, or scripts/test once")
-    folder = Path(tempfile.mkdtemp(prefix="lmb-"))
-    (folder / "data" / "instances").mkdir(parents=True)
-    (folder / "data" / "instances" / "default").symlink_to(source)
-    os.environ["LLAMAMGR_HOME"] = str(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def daemon() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llamamgr", "serve", "--host", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stdout.close()
-
-
-def build() -> Build:
-    return Store(Paths.of_environment()).choose()
-
-
-def model_file() -> Path:
-    return selftest.ensure(Paths.of_environment().cache)
 
 
 def _bare_argv(path: str) -> list[str]:
@@ -273,43 +222,6 @@ def _bare_stop(folder: Path) -> float:
     process.terminate()
     process.wait()
     return time.perf_counter() - started
-
-
-def slots() -> None:
-    """Time to the first token of a long prompt after its model was unloaded: with the prompt cache kept on disk, and without.
-
-    The self-test model reads so fast that the file may cost more: prompts read in under 0.5 s are not kept by default.
-    """
-    text = "tell me of the llamas " * 600
-    body = {
-        "model": "selftest",
-        "messages": [{"role": "user", "content": text}],
-        "options": {"num_ctx": 16384, "num_predict": 1},
-    }
-    taken = {}
-    for limit in (1 << 30, 0):
-        with home() as folder:
-            (folder / "config").mkdir()
-            (folder / "config" / "config.toml").write_text(
-                f"[scheduler]\nslot_cache = {limit}\nslot_cache_from = 0\nparallel = 1\n"
-            )
-            with daemon() as url:
-                times = []
-                for _ in range(4):
-                    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-                    started = time.perf_counter()
-                    _ask(connection, "/api/chat", {**body, "stream": False, "think": False})
-                    times.append(time.perf_counter() - started)
-                    _ask(connection, "/api/generate", {"model": "selftest", "keep_alive": 0})
-                    while json.loads(_get(connection, "/api/ps"))["models"]:
-                        time.sleep(0.01)
-                    connection.close()
-                    time.sleep(0.1)
-                taken[limit] = statistics.median(times[1:])
-    with_cache, without = taken[1 << 30], taken[0]
-    print(
-        f"  with {with_cache * 1000:.0f} ms, without {without * 1000:.0f} ms: {without / with_cache:.1f} times faster"
-    )
 
 
 def faults() -> None:

@@ -1,0 +1,60 @@
+"""What is worth a file: seconds of reading saved against bytes written and read."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamamgr.core.cards import ModelCard
+from llamamgr.supervise.lease import Endpoint
+from llamamgr.supervise.slots import SlotStore, net_seconds
+from tests.supervise.conftest import model
+from tests.supervise.engine_of_slots import EngineOfSlots
+
+GIB = 1 << 30
+
+
+def test_a_prompt_read_slowly_is_worth_a_small_file_and_one_read_fast_is_not_worth_a_large_one():
+    on_a_processor = net_seconds(reading=60.0, size=200_000_000, pace=500e6)
+    on_a_gpu = net_seconds(reading=2.0, size=1_300_000_000, pace=500e6)
+    assert on_a_processor > 50
+    assert on_a_gpu < 0
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return model(kv_bytes_per_token=10_000)
+
+
+async def saved(store: SlotStore, engine: EngineOfSlots, card: ModelCard) -> int:
+    async with engine as endpoint:
+        return await store.save(Endpoint(socket=endpoint), "key", "default/b1", card)
+
+
+async def test_a_slow_disk_is_learnt_from_what_was_saved_and_its_files_are_no_longer_written(
+    short_folder, card
+):
+    engine = EngineOfSlots(short_folder / "s.sock", tokens=2000, seconds_per_token=0.0005)
+    store = SlotStore(short_folder / "slots", GIB, 0.5)
+    engine.bytes_per_second = 4e6
+    assert await saved(store, engine, card) == 2000
+    for _ in range(4):
+        await saved(store, engine, card)
+    assert await saved(store, engine, card) == 0
+
+
+async def test_a_restored_child_that_read_one_token_does_not_make_reading_look_slow(short_folder, card):
+    engine = EngineOfSlots(short_folder / "s.sock", tokens=2000, seconds_per_token=0.00005)
+    store = SlotStore(short_folder / "slots", GIB, 0.5)
+    assert await saved(store, engine, card) == 0
+    engine.seconds_per_token = 0.05
+    assert await saved(store, engine, card) == 0
+
+
+async def test_a_long_prompt_is_saved_and_comes_back(short_folder, card):
+    engine = EngineOfSlots(short_folder / "s.sock", tokens=2000, seconds_per_token=0.01)
+    store = SlotStore(short_folder / "slots", GIB, 0.5)
+    folder = store.folder("key")
+    assert await saved(store, engine, card) == 2000
+    (folder / "0.bin").write_bytes(b"slot")
+    async with engine as endpoint:
+        assert await store.restore(Endpoint(socket=endpoint), "key") == 2000
