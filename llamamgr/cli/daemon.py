@@ -32,8 +32,9 @@ def daemon(action: Annotated[Action, typer.Argument(help="What to do.")]) -> Non
         case Action.stop:
             stopping.stop_daemon(paths)
         case Action.restart:
+            former = control.ping()  # address and certificate may have been given on a command line
             stopping.stop_daemon(paths)
-            ensure_daemon(paths)
+            ensure_daemon(paths, former["flags"] if former else {})
             _print_status(control.call("GET", "/control/ping"))
         case Action.status:
             _print_status(control.call("GET", "/control/ping", timeout=5))

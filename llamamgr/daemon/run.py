@@ -131,6 +131,7 @@ async def _serve(
             keyring=keys.keyring,
             reload_keys=keys.reread,
             tally=supervisor.tally,
+            flags={key: value for key, value in flags.items() if value},
         )
         reloading = Reloading(paths, flags, services, supervisor, index, builds, residents, keys, tls)
         async with (

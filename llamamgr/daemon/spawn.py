@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from llamamgr.core.errors import DaemonUnreachableError
@@ -15,10 +16,15 @@ from llamamgr.host.paths import Paths, ensure
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 60.0
+_OPTIONS = {"server.host": "--host", "server.tls_cert": "--tls-cert", "server.tls_key": "--tls-key"}
+NO_FLAGS: Mapping[str, str] = {}
 
 
-def ensure_daemon(paths: Paths) -> Control:
-    """A control client whose daemon answers; started (detached, log appended to ``paths.daemon_log``) when there is none."""
+def ensure_daemon(paths: Paths, flags: Mapping[str, str] = NO_FLAGS) -> Control:
+    """A control client whose daemon answers; started (detached, log appended to ``paths.daemon_log``) when there is none.
+
+    ``flags`` are settings by dotted key, as the command line of ``serve`` gives them.
+    """
     control = Control(paths)
     if control.ping():
         return control
@@ -28,7 +34,7 @@ def ensure_daemon(paths: Paths) -> Control:
         if control.ping():
             return control
         print("Daemon not running, starting it automatically...", file=sys.stderr)  # noqa: T201 - the promised line
-        _wait_until_it_answers(control, _spawn(paths), paths)
+        _wait_until_it_answers(control, _spawn(paths, flags), paths)
         print("Daemon started successfully, connecting...", file=sys.stderr)  # noqa: T201 - the promised line
     return control
 
@@ -44,11 +50,12 @@ def daemon_lock(paths: Paths) -> Path:
     return paths.run / "daemon.lock"
 
 
-def _spawn(paths: Paths) -> subprocess.Popen[bytes]:
+def _spawn(paths: Paths, flags: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    said = [word for key, value in flags.items() for word in (_OPTIONS[key], value)]
     log = os.open(paths.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "llamamgr", "serve"],
+            [sys.executable, "-m", "llamamgr", "serve", *said],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

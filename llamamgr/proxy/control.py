@@ -23,6 +23,7 @@ class _Ping(msgspec.Struct):
     stopping: bool
     loop_lag_p99: float
     url: str
+    flags: dict[str, str]
 
 
 class _ModelBody(msgspec.Struct):
@@ -57,6 +58,7 @@ async def ping(request: web.Request) -> web.Response:
             services.stopping,
             services.lag(0.99),
             services.url,
+            services.flags,
         )
     )
 

@@ -47,7 +47,7 @@ class Services(msgspec.Struct):
     """Given by the composition root. ``started`` is seconds and ``clock`` nanoseconds since the epoch; ``stop`` ends the daemon,
     ``reload`` reads its configuration anew (``ConfigError``: nothing changed).
 
-    ``url`` is where the front listens, once it does.
+    ``url`` is where the front listens, once it does, ``flags`` what a command line said of it, by dotted key.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
     from. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns ``/health`` to 503.
     ``hostname`` is a Host that a front on loopback accepts besides ``localhost``. ``metrics`` are what the front counts, ``tally``
@@ -63,6 +63,7 @@ class Services(msgspec.Struct):
     reload: Callable[[], Awaitable[Reloaded]]
     lag: Callable[[float], float] = lambda share: 0.0
     url: str = ""
+    flags: dict[str, str] = {}
     stopping: bool = False
     clock: Callable[[], int] = time.time_ns
     hostname: str = msgspec.field(default_factory=socket.gethostname)

@@ -1,7 +1,8 @@
 """The children file: what a killed daemon left running is found and reaped by the next one.
 
 A child is named by pid *and* start time, so that a recycled pid is never touched; and it must still run the program that was
-written down. The file is rewritten on every start and exit, by rename.
+written down. What a child had started outlives it when the daemon is killed (the kernel ends children, not theirs): it is known
+by its session and by a folder of this home in its environment. The file is rewritten on every start and exit, by rename.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,10 @@ _TOLERANCE = 0.05  # seconds; psutil derives a start time from clock ticks
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One running child. ``started`` is its start time in seconds since the epoch, as the system tells it."""
+    """One running child. ``started`` is its start time in seconds since the epoch, as the system tells it.
+
+    ``config_home`` is the ``XDG_CONFIG_HOME`` it and all that it starts have, which no process of anybody else's has.
+    """
 
     id: str
     pid: int
@@ -28,6 +33,7 @@ class Entry(msgspec.Struct, frozen=True):
     program: str
     socket: str
     model: str
+    config_home: str = ""
 
 
 class ChildrenFile:
@@ -46,15 +52,23 @@ class ChildrenFile:
             self._save()
 
     def reap(self) -> list[Entry]:
-        """Kill what an earlier daemon left, remove its sockets, empty the file. Returns what was still alive."""
-        alive = [entry for entry in self._read() if _same_process(entry)]
+        """Kill what an earlier daemon left, remove its sockets, empty the file. Returns those of whom something still lived."""
+        left = self._read()
+        alive = [entry for entry in left if _same_process(entry)]
+        ended = [process for entry in alive if (process := _process(entry.pid))]
         for entry in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(entry.pid, signal.SIGKILL)
-        for entry in self._read():
+        sessions = {entry.pid: entry for entry in left if entry.config_home and not _is_recycled(entry)}
+        for process, entry in _members(sessions):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                ended.append(process)
+                alive += [entry] if entry not in alive else []
+        for entry in left:
             with contextlib.suppress(OSError):
                 Path(entry.socket).unlink()
-        psutil.wait_procs([p for entry in alive if (p := _process(entry.pid))], timeout=5)
+        psutil.wait_procs(ended, timeout=5)
         self._entries = {}
         self._save()
         return alive
@@ -83,6 +97,26 @@ def _process(pid: int) -> psutil.Process | None:
         return psutil.Process(pid)
     except psutil.Error:
         return None
+
+
+def _members(sessions: Mapping[int, Entry]) -> Iterator[tuple[psutil.Process, Entry]]:
+    """The processes in the sessions that these entries led; only those that have the entry's folder in their environment."""
+    for process in psutil.process_iter() if sessions else ():
+        try:
+            entry = sessions.get(os.getsid(process.pid))
+            if entry and process.environ().get("XDG_CONFIG_HOME") == entry.config_home:
+                yield process, entry
+        except (psutil.Error, OSError):
+            continue
+
+
+def _is_recycled(entry: Entry) -> bool:
+    """The entry's pid is somebody else's now; a session keeps the number of its dead leader from being given away."""
+    process = _process(entry.pid)
+    try:
+        return process is not None and abs(process.create_time() - entry.started) > _TOLERANCE
+    except psutil.Error:
+        return False
 
 
 def _same_process(entry: Entry) -> bool:

@@ -87,15 +87,15 @@ class SlotStore:
         kept = 0
         for file in (self._root / key).glob("*.bin"):
             _discard(file)
-        seconds_per_token = await self._speed(endpoint, key)
-        for slot in await _slots(endpoint):
+        slots = await _slots(endpoint)  # none of one that hangs, which is then asked nothing more
+        seconds_per_token = await self._speed(endpoint, key) if slots else 0.0
+        for slot in slots:
             tokens, size = slot.n_prompt_tokens, slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
             if slot.is_processing or tokens < _LEAST_TOKENS or size > self.limit // 2:
                 continue
             if net_seconds(tokens * seconds_per_token, size, self._pace) < self._least_seconds:
-                self._pace += (
-                    _USUAL_PACE - self._pace
-                ) / 100  # a disk that was slow once gets another chance
+                # a disk that was slow once gets another chance
+                self._pace += (_USUAL_PACE - self._pace) / 100
                 continue
             answer = await self._act(endpoint, str(slot.id), "save", f"{slot.id}.bin")
             kept += self._noted(answer) if answer else 0

@@ -363,7 +363,9 @@ class Supervisor:
 
         def spawned(pid: int) -> None:
             program, endpoint = child.launch.argv[0], child.endpoint
-            self._file.add(Entry(child_id, pid, start_time(pid), program, endpoint.socket, wish.model.name))
+            home = child.launch.environment["XDG_CONFIG_HOME"]
+            entry = Entry(child_id, pid, start_time(pid), program, endpoint.socket, wish.model.name, home)
+            self._file.add(entry)
 
         def ready() -> None:
             running.ready = time.time()

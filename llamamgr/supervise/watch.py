@@ -83,7 +83,12 @@ class Watch:
             if not self._leases():
                 self._rest()
                 continue
-            cause = await self._deaf() or await self._halted() or self._without_device()
+            cause = await self._deaf()
+            if (
+                not self._misses
+            ):  # who misses a probe is not asked a second thing: each would wait its own 3 s
+                cause = await self._halted()
+            cause = cause or self._without_device()
             if cause:
                 return cause
 

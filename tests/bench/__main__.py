@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import http.client
@@ -18,7 +19,9 @@ import aiohttp
 
 from tests.bench import builds
 from tests.bench.harness import build, daemon, home, model_file
+from tests.bench.peers import faults, peers
 from tests.bench.slots import slots
+from tests.bench.soak import soak
 
 CHAT = {"model": "selftest", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -224,48 +227,47 @@ def _bare_stop(folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def faults() -> None:
-    """The faults that are injected in tests, each run now: one line each."""
-    from tests.supervise.test_faults import FAULTS
-
-    root = Path(__file__).parent.parent
-    ids = sorted({f"{root}/{path}::{name}" for path, name in FAULTS.values()})
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", *ids], capture_output=True, text=True
-    )
-    passed = {
-        line.split("::")[-1].partition("[")[0]
-        for line in done.stdout.splitlines()
-        if line.startswith("PASSED")
-    }
-    failed = {
-        line.split("::")[-1].partition("[")[0]
-        for line in done.stdout.splitlines()
-        if line.startswith(("FAILED", "ERROR"))
-    }
-    for fault, (_, name) in FAULTS.items():
-        print(f"  {fault:36} {'held' if name in passed - failed else 'NOT HELD'}")
-
-
 def builds_() -> None:
     """Builds of neighbouring versions, the ccache empty before the first (half an hour; only when named)."""
     builds.run()
 
 
-BENCHMARKS = {"cli": cli, "cold": cold, "proxy": proxy, "swap": swap, "slots": slots, "faults": faults}
-ONLY_WHEN_NAMED = {"builds": builds_}
+BENCHMARKS = {
+    "cli": cli,
+    "cold": cold,
+    "proxy": proxy,
+    "swap": swap,
+    "slots": slots,
+    "faults": faults,
+    "peers": peers,
+    "soak": soak,
+    "builds": builds_,
+}
+ONLY_WHEN_NAMED = ("soak", "builds")
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(BENCHMARKS)
-    known = BENCHMARKS | ONLY_WHEN_NAMED
-    if {"-h", "--help"} & set(names) or set(names) - set(known):
-        for name, body in known.items():
-            print(f"{name:8} {body.__doc__}")
-        return
-    for name in names:
-        print(f"{name}: {known[name].__doc__}", flush=True)
-        known[name]()
+    """Run what is named, or all but ``ONLY_WHEN_NAMED``; exit code 1 where one that makes promises saw one broken."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{name:8} {body.__doc__}" for name, body in BENCHMARKS.items()),
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="what to run; default: all but soak and builds"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1200, help="length of the soak (default: %(default)g)"
+    )
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    kept = True
+    for name in asked.names or [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED]:
+        body = BENCHMARKS[name]
+        print(f"{name}: {body.__doc__}", flush=True)
+        kept = (body(asked.seconds) if name == "soak" else body()) is not False and kept
+    sys.exit(0 if kept else 1)
 
 
 main()

@@ -51,10 +51,10 @@ class Daemon:
         self.log = home / "serve.log"
         self._start()
 
-    def _start(self) -> None:
+    def _start(self, host: str = "127.0.0.1:0") -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "llamamgr", "serve", "--host", "127.0.0.1:0"],
+                [sys.executable, "-m", "llamamgr", "serve", "--host", host],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``once=PATH``       all faults hold only for the first process that finds no file PATH (it makes one)
 ``slow-load=S``     stays ``Loading model`` for S seconds
 ``never-healthy``   stays ``Loading model`` for ever
+``early-models``    answers ``/v1/models`` while it loads, as builds of a year ago do
 ``hung-health``     accepts connections and never answers ``/health``
 ``exit-at=WHEN``    exits at ``start``, ``load``, ``ready`` (just after it), ``request``, ``mid-stream``
 ``exit-code=N``     with that code (default 1); a negative one is a signal (``-9``)
@@ -28,7 +29,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``fail=STATUS``     answers every generation with that error status before any token
 ``stuck=WORD``      a request whose prompt has WORD in it gives 2 tokens and then holds its slot for ever; others go on
 ``record=PATH``     appends each request that has a body to PATH: one JSON line of path and body
-``wrong-port``      listens on the port after the asked one
+``wrong-port``      listens on another port than the asked one
 ``grandchild``      starts a process that inherits its pipes and outlives it by 20 s at most
 ``keep-vram``       leaves its memory on the made-up GPUs when it ends, as a driver that is late does
 ``old-help``        is a build of a year ago: older options, older ``--version``, no UNIX sockets
@@ -83,6 +84,7 @@ OPTIONS = [
     (("--version",), "", "show version and build info", "both"),
     (("--list-devices",), "", "print list of available devices and exit", "both"),
     (("-t", "--threads"), "N", "number of CPU threads to use during generation (default: -1)", "both"),
+    (("-tb", "--threads-batch"), "N", "number of threads to use during batch and prompt processing", "both"),
     (("-c", "--ctx-size"), "N", "size of the prompt context (default: 0, 0 = loaded from model)", "both"),
     (("-n", "--predict", "--n-predict"), "N", "number of tokens to predict (default: -1, -1 = infinity)", "both"),
     (("-b", "--batch-size"), "N", "logical maximum batch size (default: 2048)", "both"),
@@ -487,7 +489,7 @@ class Connection:
         if path in ("/health", "/v1/health") and fake.flag("hung-health"):
             threading.Event().wait()
         try:
-            if not fake.loaded.is_set():
+            if not fake.loaded.is_set() and not (fake.flag("early-models") and path == "/v1/models"):
                 raise Refusal(503, "Loading model", "unavailable_error")
             self.check_key(path, headers)
             if body and fake.flag("record"):
@@ -957,7 +959,7 @@ def listen(values: dict[str, str], faults: dict[str, str]) -> tuple[socket.socke
         else:
             server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind((host, port + 1 if "wrong-port" in faults else port))
+            server.bind((host, 0 if "wrong-port" in faults else port))
             name = f"http://{host}:{server.getsockname()[1]}"
         server.listen(512)
     except OSError as error:

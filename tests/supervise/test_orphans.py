@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,36 @@ def test_a_recycled_pid_is_left_alone(tmp_path: Path, sleeper, changes):
     ChildrenFile(tmp_path / "c.json").add(entry(sleeper, **changes))
     assert ChildrenFile(tmp_path / "c.json").reap() == []
     assert sleeper.poll() is None
+
+
+@pytest.fixture
+def bereft(tmp_path: Path):
+    """An entry whose process is gone, and what that process had started."""
+    script = "sleep 600 & echo $!; kill -KILL $$"
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "ours")}
+    with subprocess.Popen(
+        ["sh", "-c", script], stdout=subprocess.PIPE, env=environment, start_new_session=True
+    ) as leader:
+        assert leader.stdout is not None
+        left = psutil.Process(int(leader.stdout.readline()))
+        found = entry(leader, config_home=environment["XDG_CONFIG_HOME"])
+    yield found, left
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left.kill()
+
+
+def test_what_a_dead_child_had_started_is_killed(tmp_path: Path, bereft):
+    dead, left = bereft
+    ChildrenFile(tmp_path / "c.json").add(dead)
+    assert ChildrenFile(tmp_path / "c.json").reap() == [dead]
+    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_session_of_the_same_number_is_left_alone_when_it_is_of_another_home(tmp_path: Path, bereft):
+    dead, left = bereft
+    ChildrenFile(tmp_path / "c.json").add(msgspec.structs.replace(dead, config_home="/elsewhere"))
+    assert ChildrenFile(tmp_path / "c.json").reap() == []
+    assert left.is_running()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'[{"pid": "x"}]', b"\xff\xfe"])
