@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from llamamgr.models import selftest
 from tests.e2e.conftest import Daemon, until
 from tests.e2e.peers.clients import OLLAMA, OPENAI, Answer, ask, body_of, endless
 from tests.e2e.peers.conftest import A, B, Engine, child_of, stop_process
