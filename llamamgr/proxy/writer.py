@@ -6,11 +6,17 @@ ends with an error in its dialect and a connection that is closed without the la
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
+<<<<<<< HEAD
 from llamamgr.proxy.services import services_of
+=======
+# Between an error at the end of a stream and the cut: clients such as aiohttp's drop what they have not read yet once it is cut
+_LAST_WORDS_SECONDS = 0.1
+>>>>>>> d08429f (Soak: three dialects, eleven kinds of fault, an odd engine, and a report; an error is sent a moment before its stream is cut)
 
 
 class Writer:
@@ -49,6 +55,7 @@ class Writer:
         services_of(self._request).metrics.broken += 1
         response = await self._begun()
         await response.write(last_words)
+        await asyncio.sleep(_LAST_WORDS_SECONDS)
         if self._request.transport is not None:
             self._request.transport.close()  # sends what is buffered first, unlike abort
         return response

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,11 @@ import psutil
 import pytest
 import tomli_w
 
-from llamamgr.core.cards import BuildCard, Capability, InstanceSpec, Source
-from llamamgr.core.flags import parse_help
-from llamamgr.host.files import write_atomic
-from llamamgr.host.processes import capture
-from llamamgr.instances.store import dump, read_build
+from llamamgr.core.cards import BuildCard
+from llamamgr.instances.store import read_build
 from llamamgr.models import selftest
 from tests.e2e.conftest import Daemon
-from tests.fakes import fake_llama_server
-from tests.fakes.wrapped import wrapped
+from tests.fakes import fake_llama_server, wrapped
 
 FAKES = Path(__file__).parents[2] / "fakes"
 A, B, C = "selftest-a", "selftest-b", "selftest-c"
@@ -39,14 +34,7 @@ class Engine(msgspec.Struct, frozen=True):
 @pytest.fixture(scope="session")
 def fake_of_peers(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     program = fake_llama_server.install(tmp_path_factory.mktemp("fake") / "bin")
-    flags = parse_help(
-        capture([sys.executable, str(FAKES / "fake_llama_server.py"), "--help"], timeout=20).output
-    )
-    capability = Capability("b1", 1, "abc", ("llama-server",), flags)
-    card = BuildCard(
-        "b1", "default", "cpu", 1, "abc", Source("directory"), verified=True, capability=capability
-    )
-    return Engine("fake", program, card)
+    return Engine("fake", program, wrapped.fake_engine())
 
 
 @pytest.fixture
@@ -89,10 +77,7 @@ def serve(own_home: Path) -> Iterator[Serve]:
 
 
 def install(home: Path, engine: Engine, **capability: object) -> None:
-    instance = home / "data" / "instances" / "default"
-    wrapped(engine.program, engine.card, instance / "builds" / "b1", **capability)
-    write_atomic(instance / "instance.toml", dump(InstanceSpec("default")))
-    (instance / "current").symlink_to(Path("builds") / "b1")
+    wrapped.publish(engine.program, engine.card, home, **capability)
     (home / "gguf").mkdir()
     for number, name in enumerate((A, B, C)):
         (home / "gguf" / f"{name}.gguf").write_bytes(selftest.selftest_bytes() + bytes(32 * number))
