@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.fakes.fake_llama_server import ENDLESS
@@ -44,6 +45,21 @@ async def test_a_child_that_dies_in_mid_stream_ends_it_with_an_error_and_a_cut(
         message = last_words(path, await front.broken(path, **body))
     assert message.startswith("the engine of tinychat:latest died while answering: ")
     assert f"exit code {code}" in message
+
+
+async def test_a_client_that_drops_at_a_cut_what_it_has_not_read_still_sees_the_error(
+    make_front: MakeFront,
+) -> None:
+    """aiohttp's does, and it is a little behind here, as any client is."""
+    async with make_front("exit-at=mid-stream") as front:
+        for _ in range(5):
+            lines: list[bytes] = []
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with front.post(*CHAT) as answer:
+                    async for line in answer.content:
+                        lines.append(line)
+                        await asyncio.sleep(0.005)
+            assert "died while answering" in json.loads(lines[-1])["error"]
 
 
 @ALL
