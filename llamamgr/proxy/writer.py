@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-<<<<<<< HEAD
 from llamamgr.proxy.services import services_of
-=======
+
 # Between an error at the end of a stream and the cut: clients such as aiohttp's drop what they have not read yet once it is cut
 _LAST_WORDS_SECONDS = 0.1
->>>>>>> d08429f (Soak: three dialects, eleven kinds of fault, an odd engine, and a report; an error is sent a moment before its stream is cut)
 
 
 class Writer:
