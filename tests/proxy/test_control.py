@@ -38,7 +38,7 @@ async def test_ping_tells_version_pid_and_start(control: Front) -> None:
         "started": 1000.0,
         "stopping": False,
         "loop_lag_p99": 0.0,
-        "host": "",
+        "flags": {},
         "url": "",
     }
 
