@@ -17,7 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.bench import builds
+from tests.bench import builds, proxies
 from tests.bench.harness import build, daemon, home, model_file
 from tests.bench.peers import faults, peers
 from tests.bench.slots import slots
@@ -124,12 +124,20 @@ def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
 
 
 def proxy() -> None:
-    """Requests per second and time to first byte, through the proxy against the same llama-server directly."""
+    """Proxies in front of an upstream that is faster than they are: requests, first bytes, chunks, CPU, memory."""
+    amounts = proxies.Amounts(rounds=OPTIONS.rounds)
+    if OPTIONS.tiny:
+        amounts = proxies.Amounts(rounds=1, requests=64, firsts=8, chunks=20, body=2_000_000)
+    print(proxies.run(amounts, OPTIONS.llama_swap, OPTIONS.ollama), flush=True)
+
+
+def engine() -> None:
+    """Requests per second and time to first byte, through llamamgr against the same llama-server directly."""
     with home() as folder, daemon() as url:
-        asyncio.run(_proxy(url, folder))
+        asyncio.run(_engine(url, folder))
 
 
-async def _proxy(url: str, folder: Path) -> None:
+async def _engine(url: str, folder: Path) -> None:
     path = str(folder / "d.sock")
     argv = _bare_argv(path)
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -235,6 +243,7 @@ def builds_() -> None:
 BENCHMARKS = {
     "cli": cli,
     "cold": cold,
+    "engine": engine,
     "proxy": proxy,
     "swap": swap,
     "slots": slots,
@@ -246,8 +255,8 @@ BENCHMARKS = {
 ONLY_WHEN_NAMED = ("soak", "builds")
 
 
-def main() -> None:
-    """Run what is named, or all but ``ONLY_WHEN_NAMED``; exit code 1 where one that makes promises saw one broken."""
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -259,14 +268,27 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=1200, help="length of the soak (default: %(default)g)"
     )
+    of_proxy = parser.add_argument_group("proxy")
+    of_proxy.add_argument("--llama-swap", default="", metavar="PATH", help="compare with this llama-swap")
+    of_proxy.add_argument("--ollama", default="", metavar="PATH", help="and with this Ollama")
+    of_proxy.add_argument("--rounds", type=int, default=5, help="figures are medians of so many rounds")
+    of_proxy.add_argument("--tiny", action="store_true", help="a few requests only: does it work at all")
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    return asked
+
+
+OPTIONS = options()
+
+
+def main() -> None:
+    """Run what is named, or all but ``ONLY_WHEN_NAMED``; exit code 1 where one that makes promises saw one broken."""
     kept = True
-    for name in asked.names or [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED]:
+    for name in OPTIONS.names or [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED]:
         body = BENCHMARKS[name]
         print(f"{name}: {body.__doc__}", flush=True)
-        kept = (body(asked.seconds) if name == "soak" else body()) is not False and kept
+        kept = (body(OPTIONS.seconds) if name == "soak" else body()) is not False and kept
     sys.exit(0 if kept else 1)
 
 
