@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import LlamamgrError
@@ -26,6 +27,7 @@ class CurrentBuilds:
         self.preferred = preferred
         self._paths = paths
         self._store = Store(paths)
+        self._root = str(self._store.root)
         self._known: dict[str, tuple[str, Build]] = {}
 
     def recall(self, instance: str = "") -> Build | None:
@@ -59,6 +61,6 @@ class CurrentBuilds:
 
     def _link(self, instance: str) -> str:
         try:
-            return str((self._store.root / instance / "current").readlink())
+            return os.readlink(f"{self._root}/{instance}/current")  # noqa: PTH115 - asked for every request
         except OSError:
             return ""

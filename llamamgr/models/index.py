@@ -26,6 +26,7 @@ from llamamgr.models.store import Store
 from llamamgr.models.stored import Shelf
 
 _FRESH = 1.0  # seconds for which the folders are taken to be as they were
+_MOST_ASKED = 1024
 _FRESH_AFTER_MISS = 0.05
 _PREFERRED_TAGS = ("q4_k_m", "q8_0")  # llama.cpp's own order when no tag is asked for
 
@@ -35,6 +36,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     by_key: dict[str, ModelCard]
     by_repository: dict[str, list[ModelCard]]
     taken: float
+    asked: dict[str, ModelCard] = {}  # names as they were asked for, that need not be parsed again
 
 
 class Index:
@@ -88,8 +90,13 @@ class Index:
         snapshot = self._snapshot
         if snapshot is None or self._clock() - snapshot.taken >= _FRESH:
             return None
-        name = self._config.aliases.get(name.lower(), name)
-        return _lookup(snapshot, parse_model_name(name), has_tag(name))
+        known = snapshot.asked.get(name)
+        if known is None:
+            full = self._config.aliases.get(name.lower(), name)
+            known = _lookup(snapshot, parse_model_name(full), has_tag(full))
+            if known is not None and len(snapshot.asked) < _MOST_ASKED:
+                snapshot.asked[name] = known
+        return known
 
     def header(self, card: ModelCard, verbose: bool = False) -> Header:
         """The header of the first part with the tensors of all; with ``verbose`` long arrays too.

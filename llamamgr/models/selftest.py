@@ -108,14 +108,30 @@ _TEMPLATE = (
 def ensure(folder: Path) -> Path:
     """The model's file in ``folder``, written (by rename) when it is missing or is not what this version writes."""
     path = folder / FILE_NAME
+    if _SOUND.get(path) == _identity(path) != ():
+        return path
     content = selftest_bytes()
     try:
-        if path.stat().st_size == len(content) and path.read_bytes() == content:
-            return path
+        is_sound = path.stat().st_size == len(content) and path.read_bytes() == content
     except OSError:
-        pass  # missing or unreadable: what matters is whether it can be written
-    write_atomic(path, content)
+        is_sound = False  # missing or unreadable: what matters is whether it can be written
+    if not is_sound:
+        write_atomic(path, content)
+    _SOUND[path] = _identity(path)
     return path
+
+
+# what was found sound by this process: the daemon looks at its models' folders once a second
+_SOUND: dict[Path, tuple[int, ...]] = {}
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes when the file does; () when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def selftest_bytes() -> bytes:

@@ -60,11 +60,12 @@ class ChildKey(msgspec.Struct, frozen=True):
 
     def serves(self, wanted: ChildKey) -> bool:
         """A running child of ``self`` can take a request for ``wanted`` without a reload."""
-        return (self.model, self.build, self.variant) == (
-            wanted.model,
-            wanted.build,
-            wanted.variant,
-        ) and self.context >= wanted.context
+        return (
+            self.model == wanted.model
+            and self.context >= wanted.context
+            and self.variant == wanted.variant
+            and self.build == wanted.build
+        )
 
 
 class Limits(msgspec.Struct, frozen=True):

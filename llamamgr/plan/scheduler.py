@@ -85,17 +85,21 @@ class Scheduler:
 
     def deadline(self) -> float:
         """When ``TimePassed`` is due next; infinite when nothing waits for time."""
-        limits = self.limits
-        due = [child.expires for child in self.children.values() if child.is_idle]
-        for demand in self.waiting.values():
-            due += [demand.since + limits.queue_wait, demand.since + limits.patience]
-        if self.waiting:
-            due += [residue.until for residue in self.residues.values()]
-        if self.waiting and limits.min_residency:
-            due += [
-                child.ready_at + limits.min_residency for child in self.children.values() if child.is_idle
-            ]
-        return min((at for at in due if at > self._now), default=math.inf)
+        limits, now, soonest = self.limits, self._now, math.inf
+        idle = [child for child in self.children.values() if child.is_idle]
+        for child in idle:
+            if now < child.expires < soonest:
+                soonest = child.expires
+        if not self.waiting:
+            return soonest
+        # demands wait in the order they came, so of each limit the first that is not past is the soonest
+        for limit in (limits.queue_wait, limits.patience):
+            coming = (demand.since + limit for demand in self.waiting.values())
+            soonest = min(soonest, next((at for at in coming if at > now), math.inf))
+        due = [residue.until for residue in self.residues.values()]
+        if limits.min_residency:
+            due += [child.ready_at + limits.min_residency for child in idle]
+        return min((at for at in due if now < at < soonest), default=soonest)
 
     def taken(self) -> list[Placement]:
         """Of all children, and of those whose memory has yet to be seen free."""
@@ -112,6 +116,8 @@ class Scheduler:
         """Take one event in; the commands that follow from it, in order."""
         self._now = now
         self._commands = []
+        if isinstance(event, Requested) and self._grant_at_once(event, now):
+            return self._commands
         match event:
             case Requested():
                 self._requested(event, now)
@@ -144,6 +150,14 @@ class Scheduler:
         self._expire(now)
         self._serve_waiting(now)
         return self._commands
+
+    def _grant_at_once(self, event: Requested, now: float) -> bool:
+        """What the pass would come to where nobody waits and a fitting child has a free slot; most requests are like that."""
+        child = None if self.waiting else self._fitting(event.key)
+        if child is None or child.state != "ready" or len(child.leases) >= child.slots:
+            return False
+        self._grant(event, child, now)
+        return True
 
     def _requested(self, event: Requested, now: float) -> None:
         if self._fitting(event.key) is None and self._is_too_big(event):
@@ -230,11 +244,13 @@ class Scheduler:
             elif child.is_idle and child.expires <= now and not self._wanted(child):
                 ran_out = "ttl" if child.ttl < child.keep_alive else "keep-alive"
                 self._stop(child, f"its {ran_out} ran out")
-        for demand in list(self.waiting.values()):
-            if now - demand.since >= self.limits.queue_wait:
-                del self.waiting[demand.request]
-                detail = f"it waited {self.limits.queue_wait:g} s for its turn"
-                self._refuse(demand.request, "waited_too_long", detail, 5)
+        while (
+            self.waiting
+            and now - (first := next(iter(self.waiting.values()))).since >= self.limits.queue_wait
+        ):
+            del self.waiting[first.request]
+            detail = f"it waited {self.limits.queue_wait:g} s for its turn"
+            self._refuse(first.request, "waited_too_long", detail, 5)
 
     def _wanted(self, child: Child) -> bool:
         return not child.superseded and any(child.key.serves(d.key) for d in self.waiting.values())
@@ -242,17 +258,24 @@ class Scheduler:
     # -- the pass over the waiting
 
     def _serve_waiting(self, now: float) -> None:
+        if not self.waiting:
+            return
         closed: set[str] = set()
-        room = self._room()
+        room: Room | None = None
         held_back = False
+        fitting: dict[ChildKey, Child | None] = {}
         for demand in self._in_order():
-            child = self._fitting(demand.key)
+            key = demand.event.key
+            child = fitting[key] if key in fitting else fitting.setdefault(key, self._fitting(key))
             if child is not None:
                 if child.state == "ready" and child.id not in closed and len(child.leases) < child.slots:
-                    self._grant(demand, child, now)
+                    del self.waiting[demand.request]
+                    self._grant(demand.event, child, now)
                 continue
             if self._cooling(demand, now) or held_back or self._is_too_big(demand.event):
                 continue  # what memory cannot hold since the budget shrank keeps nobody else waiting
+            fitting.clear()  # what is started or stopped now may fit, or not fit any more
+            room = room or self._room()
             if not self._started(demand, room, now) and not self._made_room(demand, room, now):
                 held_back = now - demand.since >= self.limits.patience
                 closed.update(self._in_the_way(demand, room) if held_back else ())
@@ -366,12 +389,16 @@ class Scheduler:
         return bool(limit) and len(self.children) - leaving >= limit
 
     def _fitting(self, key: ChildKey) -> Child | None:
-        found = [
-            child
-            for child in self.children.values()
-            if child.state != "stopping" and not child.superseded and child.key.serves(key)
-        ]
-        return min(found, key=lambda c: (c.state != "ready", c.key.context)) if found else None
+        best = None
+        for child in self.children.values():
+            if child.state == "stopping" or child.superseded or not child.key.serves(key):
+                continue
+            if best is None or (child.state != "ready", child.key.context) < (
+                best.state != "ready",
+                best.key.context,
+            ):
+                best = child
+        return best
 
     def _cooling(self, demand: Demand, now: float) -> bool:
         trouble = self._troubles.cooling(demand.start_key, now)
@@ -412,14 +439,14 @@ class Scheduler:
         child.state = "stopping"
         self._commands.append(StopChild(child.id, reason))
 
-    def _grant(self, demand: Demand, child: Child, now: float) -> None:
-        del self.waiting[demand.request]
-        child.leases.add(demand.request)
+    def _grant(self, asked: Requested, child: Child, now: float) -> None:
+        request = asked.request
+        child.leases.add(request)
         child.used = now
         child.expires = math.inf
-        self.leases[demand.request] = child.id
-        self._keep_alive[demand.request] = demand.event.keep_alive
-        self._commands.append(GrantLease(demand.request, child.id))
+        self.leases[request] = child.id
+        self._keep_alive[request] = asked.keep_alive
+        self._commands.append(GrantLease(request, child.id))
 
     def _refuse(self, request: int, why: Refusal, detail: str, retry_after: int = 0) -> None:
         self._commands.append(RefuseRequest(request, why, detail, retry_after))

@@ -31,6 +31,7 @@ def build_app(services: Services) -> web.Application:
     gate.guard(app)
     app.on_response_prepare.append(note_first_byte)
     app.cleanup_ctx.append(models.pulls)
+    app.on_cleanup.append(_close_pool)
     add_public_routes(app)
     return app
 
@@ -48,6 +49,10 @@ def add_public_routes(app: web.Application) -> None:
     models.add_model_routes(app)
     for method, path, handler in V1_ROUTES:
         app.router.add_route(method, path, handler)
+
+
+async def _close_pool(app: web.Application) -> None:
+    app[SERVICES].pool.close()
 
 
 async def root(request: web.Request) -> web.Response:

@@ -76,7 +76,9 @@ class Passage:
 
     async def _attempt(self, lease: Lease) -> None:
         path = "/v1/chat/completions"
-        async with open_exchange(lease.endpoint, "POST", path, JSON, self._asked.body) as exchange:
+        # a whole answer is sent nothing of before it is complete, so asking for it twice is safe
+        kept = None if self._asked.stream else services_of(self._request).pool
+        async with open_exchange(lease.endpoint, "POST", path, JSON, self._asked.body, kept=kept) as exchange:
             if exchange.status != 200:
                 raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
             relay = Relay(self._asked.model)

@@ -18,7 +18,7 @@ from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadO
 from llamamgr.wire.engine import EngineCall, error_of
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.neutral import Event, Failed, Finished
-from llamamgr.wire.persona import persona_of
+from llamamgr.wire.persona import NOBODY, persona_of
 
 Answer = TypeVar("Answer")
 Take: TypeAlias = Callable[[Sequence[Event]], Awaitable[None]]
@@ -43,7 +43,12 @@ class Want(msgspec.Struct, frozen=True):
 
 def want_of(model: ModelCard) -> Want:
     """A lease on ``model`` as its own Modelfile wants it loaded; what a request of another dialect than Ollama's needs."""
-    return Want(model, LoadOptions(**msgspec.structs.asdict(persona_of(model).options.load)))
+    persona = persona_of(model)
+    return (
+        Want(model)
+        if persona is NOBODY
+        else Want(model, LoadOptions(**msgspec.structs.asdict(persona.options.load)))
+    )
 
 
 async def with_lease(

@@ -18,6 +18,7 @@ from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
 from llamamgr.proxy.keyring import Keyring
 from llamamgr.proxy.metrics import Metrics
+from llamamgr.proxy.pool import Pool
 from llamamgr.proxy.transfers import Transfers
 from llamamgr.proxy.visit import current
 from llamamgr.supervise.lease import Children
@@ -49,9 +50,9 @@ class Services(msgspec.Struct):
 
     ``url`` is where the front listens, once it does, ``flags`` what a command line said of it, by dotted key.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
-    from. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns ``/health`` to 503.
-    ``hostname`` is a Host that a front on loopback accepts besides ``localhost``. ``metrics`` are what the front counts, ``tally``
-    what the supervisor does.
+    from, ``pool`` connections to children. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns
+    ``/health`` to 503. ``hostname`` is a Host that a front on loopback takes besides ``localhost``. ``metrics`` are what the front
+    counts, ``tally`` what the supervisor does.
     """
 
     children: Children
@@ -69,6 +70,7 @@ class Services(msgspec.Struct):
     hostname: str = msgspec.field(default_factory=socket.gethostname)
     answers: Memory = msgspec.field(default_factory=Memory)
     transfers: Transfers = msgspec.field(default_factory=Transfers)
+    pool: Pool = msgspec.field(default_factory=Pool)
     quantize: Quantizer | None = None
     keyring: Keyring = msgspec.field(default_factory=Keyring)
     reload_keys: Callable[[], Awaitable[int]] | None = None

@@ -13,12 +13,12 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from llamamgr.core.cards import Build, ModelCard
-from llamamgr.core.config import Config, ModelConfig
+from llamamgr.core.config import Config
 from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.plan.events import (
     AwaitMemory,
@@ -48,6 +48,7 @@ from llamamgr.supervise.launch import Launch, prepare
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.memory import Memory
+from llamamgr.supervise.orders import Order, Orders
 from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
 from llamamgr.supervise.pace import Pace
 from llamamgr.supervise.refusals import refusal_error, shutting_down
@@ -92,11 +93,13 @@ class Supervisor:
         self._wishes: dict[int, Wish] = {}
         self._numbers = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
+        self._rings = 0.0  # when the timer does
         self._tasks = asyncio.TaskGroup()
         self._closing = False
         self._free = asyncio.Event()
         self._trials = Trials()
         self.tally = Tally()
+        self._orders = Orders()
         self._measured = Measured(state / "measured.json")
         self._estimates = Estimates(config, self._measured, card_of)
         self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
@@ -148,82 +151,78 @@ class Supervisor:
 
     # -- for requests
 
-    @contextlib.asynccontextmanager
-    async def acquire(
+    def acquire(
         self,
         model: ModelCard,
         options: LoadOptions = NO_WISHES,
         *,
         keep_alive: float | None = None,
         priority: int = 0,
-    ) -> AsyncIterator[Lease]:
+    ) -> contextlib.AbstractAsyncContextManager[Lease]:
         """See ``lease.Children.acquire``."""
-        asked = time.monotonic()  # uvloop's own clock moves in milliseconds
-        request = next(self._numbers)
-        try:
-            running, child_id = await self._held(request, model, options, keep_alive, priority)
-            waited = time.monotonic() - asked
-            tally = self.tally.of(running.wish.model.name)
-            tally.wait_seconds.observe(waited)
-            yield Lease(
-                child_id,
-                running.child.endpoint,
-                running.wish.model,
-                running.wish.build,
-                running.wish.shape.context,
-                waited,
-                tally.tokens,
-            )
-        finally:
-            self._leave(request)
+        return _Acquisition(self, model, options, keep_alive, priority)
 
-    async def _held(
+    async def _lease(
         self, request: int, model: ModelCard, asked: LoadOptions, keep_alive: float | None, priority: int
-    ) -> tuple[Running, str]:
+    ) -> Lease:
         """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
+        since = time.monotonic()  # uvloop's own clock moves in milliseconds
         while True:
-            settings = self._config.settings_of(model.name)
-            options = merged(asked, settings)
-            build = await self._build(options.instance)
+            order = self._order_again(model, asked) or await self._order(model, asked)
             try:
-                child_id = await self._granted(request, model, build, options, settings, keep_alive, priority)
+                child_id = await self._granted(request, order, keep_alive, priority)
             except EngineError:
-                if (await self._build(options.instance)).key == build.key:
+                if (await self._build(order.wish.options.instance)).key == order.wish.build.key:
                     raise
             else:
-                if child_id in self._running:
-                    return self._running[child_id], child_id
+                running = self._running.get(child_id)
+                if running is not None:
+                    wish, waited = running.wish, time.monotonic() - since
+                    tally, endpoint = self.tally.of(wish.model.name), running.child.endpoint
+                    tally.wait_seconds.observe(waited)
+                    context, tokens = wish.shape.context, tally.tokens
+                    return Lease(child_id, endpoint, wish.model, wish.build, context, waited, tokens)
             self._leave(request)
 
     async def _build(self, instance: str) -> Build:
         known = self._builds.recall(instance)
         return known if known is not None else await asyncio.to_thread(self._builds, instance)
 
-    async def _granted(
-        self,
-        request: int,
-        model: ModelCard,
-        build: Build,
-        options: LoadOptions,
-        settings: ModelConfig,
-        keep_alive: float | None,
-        priority: int,
-    ) -> str:
+    async def _granted(self, request: int, order: Order, keep_alive: float | None, priority: int) -> str:
         if self._closing:
             raise shutting_down()
-        wanted = self._estimates.key(model, build, options, settings)
-        running = self._serving(wanted)
-        if running is None:
-            flag_arguments(settings, build)  # a wrong flag is told before anything waits
-            wish, places = await self._memory.places(model, build, options, settings)
-        else:
-            wish = Wish(model, build, running.wish.shape, options, settings)
-            places = (running.placement,)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._grants[request] = future
-        self._wishes[request] = wish
-        self._post(self._estimates.demand(request, wish, wanted, places, keep_alive, priority))
-        return await future
+        self._wishes[request] = order.wish
+        self._post(order.numbered(request, keep_alive, priority))
+        return future.result() if future.done() else await future
+
+    def _order_again(self, model: ModelCard, asked: LoadOptions) -> Order | None:
+        """The last order for this model, if it was for the same and its child and build still are what they were."""
+        order = self._orders.recall(model, asked, self._config)
+        if order is None or not self._serves(order.child):
+            return None
+        return order if self._builds.recall(order.wish.options.instance) is order.wish.build else None
+
+    async def _order(self, model: ModelCard, asked: LoadOptions) -> Order:
+        if self._closing:
+            raise shutting_down()
+        config, settings = self._config, self._config.settings_of(model.name)
+        options = merged(asked, settings)
+        build = await self._build(options.instance)
+        wanted = self._estimates.key(model, build, options, settings)
+        child_id = self._serving(wanted)
+        if child_id:
+            running = self._running[child_id]
+            wish = Wish(model, build, running.wish.shape, options, settings)
+            places: tuple[Placement, ...] = (running.placement,)
+        else:
+            flag_arguments(settings, build)  # a wrong flag is told before anything waits
+            wish, places = await self._memory.places(model, build, options, settings)
+        order = Order(asked, config, wish, self._estimates.demand(0, wish, wanted, places, None), child_id)
+        if child_id:
+            self._orders.remember(order)
+        return order
 
     def _leave(self, request: int) -> None:
         self._grants.pop(request, None)
@@ -232,17 +231,16 @@ class Supervisor:
         if not self._plan.leases:
             self._free.set()
 
-    def _serving(self, wanted: ChildKey) -> Running | None:
-        for child_id, running in self._running.items():
-            child = self._plan.children.get(child_id)
-            if (
-                child
-                and child.state in ("loading", "ready")
-                and not child.superseded
-                and child.key.serves(wanted)
-            ):
-                return running
-        return None
+    def _serving(self, wanted: ChildKey) -> str:
+        """The running child that requests for ``wanted`` can use, "" when there is none."""
+        for child_id in self._running:
+            if self._serves(child_id) and self._plan.children[child_id].key.serves(wanted):
+                return child_id
+        return ""
+
+    def _serves(self, child_id: str) -> bool:
+        child = self._plan.children.get(child_id)
+        return child is not None and child.state in ("loading", "ready") and not child.superseded
 
     def reconfigure(self, config: Config) -> list[str]:
         """Take a new configuration in. Children that it would start otherwise drain; the others run on. Returns whose they are."""
@@ -306,6 +304,8 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         for command in self._plan.handle(event, now):
             match command:
+                case GrantLease(request, child):
+                    self._settle(request, child)
                 case StartChild(child, _, request, placement) if not self._closing:
                     self._start(child, self._wishes[request], placement)
                 case StopChild(child, reason) if child in self._running:
@@ -318,8 +318,6 @@ class Supervisor:
                         self._memory.until_freed(child, placement, lambda: self._closing),
                         name=f"memory of {child}",
                     )
-                case GrantLease(request, child):
-                    self._settle(request, child)
                 case RefuseRequest(request, why):
                     self.tally.refusals[why] += 1
                     self._settle(request, refusal_error(command, self._wishes[request].model.name))
@@ -336,12 +334,18 @@ class Supervisor:
             future.set_exception(outcome)
 
     def _arm(self, now: float) -> None:
+        """See to it that the plan hears of its next deadline. A timer that rings too early is left alone: it costs one look."""
+        due = self._plan.deadline()
+        if due == math.inf or self._closing or (self._timer and self._rings <= due):
+            return
         if self._timer:
             self._timer.cancel()
-            self._timer = None
-        due = self._plan.deadline()
-        if due < math.inf and not self._closing:
-            self._timer = asyncio.get_running_loop().call_at(max(due, now + 0.001), self._post, TimePassed())
+        self._rings = max(due, now + 0.001)
+        self._timer = asyncio.get_running_loop().call_at(self._rings, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._post(TimePassed())
 
     # -- children
 
@@ -473,6 +477,39 @@ class Supervisor:
         self._dead[child_id] = cause
         while len(self._dead) > _REMEMBERED_DEAD:
             self._dead.popitem(last=False)
+
+
+class _Acquisition:
+    """One request's hold on a child, from its wait to its last byte; a generator would cost every request several µs."""
+
+    def __init__(
+        self,
+        owner: Supervisor,
+        model: ModelCard,
+        asked: LoadOptions,
+        keep_alive: float | None,
+        priority: int,
+    ) -> None:
+        self._owner = owner
+        self._priority = priority
+        self._model = model
+        self._asked = asked
+        self._keep_alive = keep_alive
+        self._request = next(owner._numbers)
+
+    async def __aenter__(self) -> Lease:
+        try:
+            return await self._owner._lease(
+                self._request, self._model, self._asked, self._keep_alive, self._priority
+            )
+        except BaseException:
+            self._owner._leave(self._request)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owner._leave(self._request)
 
 
 def _limits(config: Config) -> Limits:

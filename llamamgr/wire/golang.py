@@ -7,10 +7,11 @@ texts are those that a real Ollama answered.
 from __future__ import annotations
 
 import binascii
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -118,9 +119,16 @@ def _utf8(body: bytes) -> bytes:
     return body
 
 
+@functools.cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    """One for each of the few types that requests have."""
+    return msgspec.json.Decoder(kind)
+
+
 def _decode(body: bytes, kind: type[_T]) -> tuple[_T, bytes]:
     try:
-        return msgspec.json.decode(body, type=kind), body
+        decoder: msgspec.json.Decoder[_T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
+        return decoder.decode(body), body
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         repaired = _repaired(body, str(error))
         if repaired == body:

@@ -16,6 +16,7 @@ and doubled framing are refused, since the peer never sends them.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -45,6 +46,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}\Z")
 _REQUEST_METHOD = re.compile(_WORD + r"\Z")
 _REQUEST_TARGET = re.compile(r"[!-~]+\Z")
 _REQUEST_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+_SHORT_HEAD = 1024  # bytes of a head that is worth remembering
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -73,6 +75,54 @@ class End(msgspec.Struct, frozen=True):
 
 
 Event: TypeAlias = Head | Body | End
+_LASTING, _LAST = End(True), End(False)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What a head says of its body: ``length`` in bytes (-1: nothing), and whether the connection lasts."""
+
+    head: Head
+    length: int = -1
+    codings: tuple[str, ...] = ()
+    keep_alive: bool = False
+
+
+def _told(block: bytes) -> _Told:
+    first, *lines = block.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(first)
+    if not match:
+        raise ProtocolError(f"malformed status line {first[:80]!r}")
+    head = Head(int(match[2]), (match[3] or b"").decode("latin-1"), _headers(lines))
+    if head.status == 101:
+        raise ProtocolError("the peer switched protocols without being asked")
+    if head.status < 200:
+        return _Told(head)
+    lengths = {value for name, value in head.headers if name == "content-length"}
+    if len(lengths) > 1 or not all(_LENGTH.match(value) for value in lengths):
+        raise ProtocolError(f"malformed content-length {sorted(lengths)}")
+    codings = tuple(value.strip().lower() for name, value in head.headers if name == "transfer-encoding")
+    options = {
+        word.strip().lower()
+        for name, value in head.headers
+        if name == "connection"
+        for word in value.split(",")
+    }
+    keep_alive = "close" not in options and (match[1] == b"1" or "keep-alive" in options)
+    return _Told(head, int(lengths.pop()) if lengths else -1, codings, keep_alive)
+
+
+# the heads of one engine's answers differ by hardly more than their lengths
+_told_again = functools.lru_cache(maxsize=128)(_told)
+
+
+def _headers(lines: list[bytes]) -> tuple[tuple[str, str], ...]:
+    headers = []
+    for line in lines:
+        match = _HEADER.fullmatch(line)
+        if not match:
+            raise ProtocolError(f"malformed header {line[:80]!r}")
+        headers.append((match[1].decode("ascii").lower(), match[2].decode("latin-1").rstrip(" \t")))
+    return tuple(headers)
 
 
 def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
@@ -82,10 +132,9 @@ def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], 
     ``ValueError`` when a part holds what would end its line: nothing a client sent can become a second
     request.
     """
-    framing = []
-    if body or method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
-        framing = [f"Content-Length: {len(body)}"]
-    return _head(method, target, headers, framing) + body
+    if not body and method in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        return _opening(method, target, tuple(headers)) + b"\r\n"
+    return request_head(method, target, headers, len(body)) + body
 
 
 def request_head(
@@ -95,8 +144,10 @@ def request_head(
 
     As ``request_bytes`` otherwise.
     """
-    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return _head(method, target, headers, [framing])
+    framing = (
+        b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
+    )
+    return _opening(method, target, tuple(headers)) + framing
 
 
 def chunk(data: bytes) -> bytes:
@@ -104,7 +155,9 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _head(method: str, target: str, headers: Sequence[tuple[str, str]], framing: Sequence[str]) -> bytes:
+@functools.lru_cache(maxsize=128)
+def _opening(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Request line and headers but for the framing; most requests of a day share a handful of them."""
     if not _REQUEST_METHOD.match(method) or not _REQUEST_TARGET.match(target):
         raise ValueError(f"no valid request line: {method!r} {target!r}")
     lines = [f"{method} {target} HTTP/1.1"]
@@ -115,7 +168,7 @@ def _head(method: str, target: str, headers: Sequence[tuple[str, str]], framing:
             raise ValueError(f"no valid header: {name!r}: {value!r}")
         if name.lower() not in _FRAMING:
             lines.append(f"{name}: {value}")
-    return "\r\n".join((*lines, *framing, "", "")).encode("latin-1")
+    return "\r\n".join((*lines, "")).encode("latin-1")
 
 
 class ResponseParser:
@@ -146,6 +199,23 @@ class ResponseParser:
     def done(self) -> bool:
         """True once ``End`` has been told."""
         return self._state == self._done
+
+    def whole(self, data: bytes) -> tuple[Head, bytes, End] | None:
+        """The answer that these first bytes hold all of, no more and no less; None when they must be fed.
+
+        Small answers come like this, and cost half of what the states would.
+        """
+        stop = data.find(b"\r\n\r\n", 0, _SHORT_HEAD)
+        if stop < 0 or self._started or data.count(b"\r\n", 0, stop) > self._max_headers:
+            return None
+        told = _told_again(data[:stop])
+        if told.length != len(data) - stop - 4 or told.codings or told.head.status < 200:
+            return None
+        if self._method == "HEAD" or told.head.status in (204, 304):
+            return None
+        self._started = True
+        self._state = self._done
+        return told.head, data[stop + 4 :], _LASTING if told.keep_alive else _LAST
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete; body pieces of one call are joined.
@@ -192,42 +262,26 @@ class ResponseParser:
         block, rest = self._block(data)
         if block is None:
             return b""
-        first, *lines = block.split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(first)
-        if not match:
-            raise ProtocolError(f"malformed status line {first[:80]!r}")
-        status, headers = int(match[2]), self._headers(lines)
-        if status == 101:
-            raise ProtocolError("the peer switched protocols without being asked")
-        if status >= 200:
-            head = Head(status, (match[3] or b"").decode("latin-1"), headers)
-            self._events.append(head)
-            self._frame(head, newer=match[1] == b"1")
+        if block.count(b"\r\n") > self._max_headers:
+            raise ProtocolError(f"more than {self._max_headers} headers")
+        told = _told_again(block) if len(block) <= _SHORT_HEAD else _told(block)
+        if told.head.status >= 200:
+            self._events.append(told.head)
+            self._frame(told)
         return rest
 
-    def _frame(self, head: Head, *, newer: bool) -> None:
+    def _frame(self, told: _Told) -> None:
         """Choose how the body ends (RFC 9112 §6.3)."""
-        lengths = {value for name, value in head.headers if name == "content-length"}
-        codings = [value.strip().lower() for name, value in head.headers if name == "transfer-encoding"]
-        options = {
-            word.strip().lower()
-            for name, value in head.headers
-            if name == "connection"
-            for word in value.split(",")
-        }
-        self._keep_alive = "close" not in options and (newer or "keep-alive" in options)
-        if len(lengths) > 1 or not all(_LENGTH.match(value) for value in lengths):
-            raise ProtocolError(f"malformed content-length {sorted(lengths)}")
-        if self._method == "HEAD" or head.status in (204, 304):
+        self._keep_alive = told.keep_alive
+        if self._method == "HEAD" or told.head.status in (204, 304):
             self._finish()
-        elif codings:
-            if codings != ["chunked"] or lengths:
-                raise ProtocolError(
-                    f"unknown framing: transfer-encoding {codings}, content-length {sorted(lengths)}"
-                )
+        elif told.codings:
+            if told.codings != ("chunked",) or told.length >= 0:
+                length = f", content-length {told.length}" if told.length >= 0 else ""
+                raise ProtocolError(f"unknown framing: transfer-encoding {', '.join(told.codings)}{length}")
             self._state = self._size
-        elif lengths:
-            self._left = int(lengths.pop())
+        elif told.length >= 0:
+            self._left = told.length
             self._state = self._length
             if not self._left:
                 self._finish()
@@ -299,7 +353,10 @@ class ResponseParser:
         if block is None:
             return b""
         if block:
-            self._headers(block.split(b"\r\n")[1:])
+            trailers = block.split(b"\r\n")[1:]
+            if len(trailers) > self._max_headers:
+                raise ProtocolError(f"more than {self._max_headers} headers")
+            _headers(trailers)
         self._finish()
         return rest
 
@@ -320,17 +377,6 @@ class ResponseParser:
             raise ProtocolError(f"head longer than {self._max_head} bytes")
         self._hold(data)
         return None, b""
-
-    def _headers(self, lines: list[bytes]) -> tuple[tuple[str, str], ...]:
-        if len(lines) > self._max_headers:
-            raise ProtocolError(f"more than {self._max_headers} headers")
-        headers = []
-        for line in lines:
-            match = _HEADER.fullmatch(line)
-            if not match:
-                raise ProtocolError(f"malformed header {line[:80]!r}")
-            headers.append((match[1].decode("ascii").lower(), match[2].decode("latin-1").rstrip(" \t")))
-        return tuple(headers)
 
     def _flush(self) -> None:
         if self._parts:

@@ -84,8 +84,8 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     if not chat.messages:
         raise DialectError(400, "[] is too short - 'messages'", param="messages")
     parts = [part for turn in chat.messages if isinstance(turn.content, list) for part in turn.content]
-    addresses = images.addresses(parts)
-    if any(not fetching or not images.is_fetchable(address) for address in addresses):
+    addresses = images.addresses(parts) if parts else ()
+    if addresses and any(not fetching or not images.is_fetchable(address) for address in addresses):
         raise DialectError(400, images.NO_ADDRESSES, param="messages")
     if not chat.model:
         raise DialectError(400, "model is required", param="model")

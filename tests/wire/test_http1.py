@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from llamamgr.wire.http1 import (
@@ -232,3 +232,30 @@ def test_nothing_in_a_request_can_end_its_line(
 ) -> None:
     with pytest.raises(ValueError, match="no valid"):
         request_bytes(method, target, headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@given(
+    name=st.sampled_from([*ANSWERS, *SAMPLES]),
+    more=st.sampled_from([b"", b"x"]),
+    less=st.sampled_from([0, 0, 1, 9]),
+)
+def test_an_answer_read_at_once_is_the_answer_that_the_states_read(
+    method: str, name: str, more: bytes, less: int
+) -> None:
+    data = (recorded(name) if name in ANSWERS else SAMPLES[name]) + more
+    data = data[: len(data) - less]
+    at_once = ResponseParser(method).whole(data)
+    event(f"at once: {at_once is not None}")
+    if at_once is not None:
+        head, body, end = at_once
+        assert outcome([data], method=method) == ([head], body, [end], "", False)
+
+
+def test_a_small_answer_is_read_at_once_and_leaves_the_parser_done() -> None:
+    parser = ResponseParser("POST")
+    head, body, end = parser.whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") or (None, b"", None)
+    assert (head and head.status, body, end) == (200, b"ok", End(keep_alive=True))
+    assert parser.done
+    assert parser.feed(b"more") == []
+    assert parser.surplus
