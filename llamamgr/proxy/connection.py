@@ -92,17 +92,16 @@ class Connection(asyncio.Protocol):
             await self._news()
         return self._head
 
-    async def body(self) -> bytes:
-        """All that has come since the last call; empty at the end."""
+    async def pieces(self) -> list[bytes]:
+        """All that has come since the last call, as it came; empty at the end."""
         while not self._pieces:
             if self._end is not None:
-                return b""
+                return []
             await self._news()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        pieces, self._pieces = self._pieces, []
         self._size = 0
         self._resume()
-        return data
+        return pieces
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -170,7 +169,7 @@ class Connection(asyncio.Protocol):
     def _take(self, events: list[http1.Event] | tuple[object, ...]) -> None:
         for event in events:
             if isinstance(event, http1.Body):
-                self._pieces.append(event.data)
+                self._pieces += event.pieces or (event.data,)
                 self._size += len(event.data)
             elif isinstance(event, http1.Head):
                 self._head = event

@@ -193,8 +193,7 @@ class Conversation:
         return await relay.ask(lease.endpoint, before, engine.read_content) + prompt
 
     async def _take(self, events: Sequence[Event]) -> None:
-        event = self._renderer.event
-        data = b"".join([event(one) for one in events])
+        data = self._renderer.events(events)
         if data:
             await self._writer.write(data)
 

@@ -96,8 +96,8 @@ class Passage:
             raise GenerationFailedError(bad.failed) from None
 
     async def _stream(self, exchange: Exchange, relay: Relay) -> None:
-        async for data in exchange:
-            passed = relay.feed(data)
+        while pieces := await exchange.pieces():
+            passed = relay.feed(*pieces)
             if passed:
                 await self._writer.write(passed)
             if relay.ended or relay.failed:

@@ -89,8 +89,8 @@ async def generate(lease: Lease, call: EngineCall, take: Take) -> None:
         if exchange.status != 200:
             raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
         stream = call.stream()
-        async for data in exchange:
-            events = stream.feed(data)
+        while pieces := await exchange.pieces():
+            events = stream.feed(*pieces)
             await _hand_on(events, take)
             if stream.ended:
                 _count(events, lease)
@@ -106,11 +106,14 @@ def _count(events: list[Event], lease: Lease) -> None:
 
 
 async def _hand_on(events: list[Event], take: Take) -> None:
-    good = [event for event in events if not isinstance(event, Failed)]
-    if good:
-        await take(good)
-    if len(good) < len(events) and isinstance(failed := events[-1], Failed):
-        raise GenerationFailedError(failed)
+    failed = events[-1] if events else None  # a failure is the last there is
+    if not isinstance(failed, Failed):
+        if events:
+            await take(events)
+        return
+    if len(events) > 1:
+        await take(events[:-1])
+    raise GenerationFailedError(failed)
 
 
 async def ask(endpoint: Endpoint, call: EngineCall, read: Callable[[bytes], Answer]) -> Answer:

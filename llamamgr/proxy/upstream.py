@@ -41,19 +41,24 @@ class Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self._connection.body()
-        if not data:
+        pieces = await self._connection.pieces()
+        if not pieces:
             raise StopAsyncIteration
-        return data
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def pieces(self) -> list[bytes]:
+        """What has come of the body since the last time, in the chunks it came in; empty at its end."""
+        return await self._connection.pieces()
 
     async def read(self, limit: int = ANSWER_LIMIT) -> bytes:
         """All of the body; ``UpstreamLostError`` when it is longer than ``limit`` bytes."""
-        parts, size = [], 0
-        while part := await self._connection.body():
-            size += len(part)
+        parts: list[bytes] = []
+        size = 0
+        while pieces := await self._connection.pieces():
+            size += sum(map(len, pieces))
             if size > limit:
                 raise UpstreamLostError(f"its answer is longer than {limit} bytes", started=True)
-            parts.append(part)
+            parts += pieces
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -14,6 +14,7 @@ import msgspec
 from llamamgr.wire import neutral, sse
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.neutral import Failed, Finished, Usage
+from llamamgr.wire.runs import Runs
 from llamamgr.wire.sse import SseParser
 
 # what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
@@ -178,8 +179,11 @@ class Completion(msgspec.Struct):
 class _Stream(ABC):
     """What both streams share: frames in, events out, and exactly one end, be it good or bad."""
 
+    _has_runs = False
+
     def __init__(self, top_logprobs: int = 0) -> None:
         self._frames = SseParser()
+        self._runs = Runs()
         self._top = top_logprobs
         self._ended = False
 
@@ -188,18 +192,33 @@ class _Stream(ABC):
         """True once ``Finished`` or ``Failed`` has been told; what comes after it is ignored."""
         return self._ended
 
-    def feed(self, data: bytes) -> list[neutral.Event]:
-        """The events that these body bytes complete."""
+    def feed(self, *pieces: bytes) -> list[neutral.Event]:
+        """The events that these bytes of the body complete; ``pieces`` as they came, best a frame each."""
         events: list[neutral.Event] = []
+        at = 0
+        while at < len(pieces) and not self._ended:
+            texts = self._runs.take(pieces, at) if self._frames.is_between else []
+            if texts:
+                events += _texts(texts)
+                at += len(texts)
+            else:
+                self._frame_by_frame(pieces[at], events)
+                at += 1
+        return events
+
+    def _frame_by_frame(self, data: bytes, events: list[neutral.Event]) -> None:
         try:
-            for frame in self._frames.feed(data):
-                self._frame(frame, events)
+            frames = self._frames.feed(data)
         except ProtocolError as error:
             for earlier in error.before:
                 if isinstance(earlier, sse.Event):
                     self._frame(earlier, events)
             self._fail(events, _unreadable(error))
-        return events
+            return
+        for frame in frames:
+            self._frame(frame, events)
+        if self._has_runs and len(frames) == 1 and self._frames.is_between and not self._ended:
+            self._runs.learn(data)
 
     def eof(self) -> list[neutral.Event]:
         """The body ended: nothing when the answer was complete, else ``Failed``."""
@@ -243,6 +262,16 @@ class _Stream(ABC):
         )
 
 
+def _texts(texts: list[bytes]) -> list[neutral.TextDelta]:
+    """Deltas of texts that are sound JSON strings without their quotes; an empty one tells nothing."""
+    if b"" in texts:
+        texts = [text for text in texts if text]
+        if not texts:
+            return []
+    return _DECODE_TEXTS.decode(b'[{"text":"' + b'"},{"text":"'.join(texts) + b'"}]')
+
+
+_DECODE_TEXTS = msgspec.json.Decoder(list[neutral.TextDelta])
 _DECODE_CHUNK = msgspec.json.Decoder(_Chunk)
 _DECODE_COMPLETION = msgspec.json.Decoder(Completion)
 
@@ -252,6 +281,8 @@ class ChatStream(_Stream):
 
     Without ``[DONE]`` an answer is not complete: llama-server leaves it out after an error in mid-stream.
     """
+
+    _has_runs = True
 
     def __init__(self, top_logprobs: int = 0) -> None:
         super().__init__(top_logprobs)

@@ -20,6 +20,7 @@ from llamamgr.wire.errors import DialectError
 _T = TypeVar("_T")
 
 _HTML = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
+_HTML_TEXT = re.compile("[<>&\u2028\u2029]")
 _HTML_ESCAPES = {
     b"<": rb"\u003c",
     b">": rb"\u003e",
@@ -59,6 +60,11 @@ def escape(json: bytes) -> bytes:
     if not _HTML.search(json):
         return json
     return _HTML.sub(lambda match: _HTML_ESCAPES[match[0]], json)
+
+
+def is_plain(text: str) -> bool:
+    """True when ``text`` has none of the characters that ``escape`` is for."""
+    return not _HTML_TEXT.search(text)
 
 
 def number(value: float) -> msgspec.Raw:

@@ -63,9 +63,10 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A piece of the body, never empty."""
+    """A part of the body, never empty; ``pieces`` are the chunks that it came in, where there were several."""
 
     data: bytes
+    pieces: tuple[bytes, ...] = ()
 
 
 class End(msgspec.Struct, frozen=True):
@@ -113,6 +114,15 @@ def _told(block: bytes) -> _Told:
 
 # the heads of one engine's answers differ by hardly more than their lengths
 _told_again = functools.lru_cache(maxsize=128)(_told)
+
+
+@functools.lru_cache(maxsize=1024)
+def _size_of(line: bytes) -> int:
+    """The size that a chunk's first line tells; the chunks of a stream are of much the same size."""
+    match = _SIZE_LINE.fullmatch(line)
+    if not match:
+        raise ProtocolError(f"malformed chunk size {line[:40]!r}")
+    return int(match[1], 16)
 
 
 def _headers(lines: list[bytes]) -> tuple[tuple[str, str], ...]:
@@ -303,18 +313,15 @@ class ResponseParser:
 
     def _size(self, data: bytes) -> bytes:
         """All whole chunks that there are, then the start of an unfinished one: the hot loop of streaming."""
-        at, end, parts = 0, len(data), self._parts
+        at, end, take, find, line = 0, len(data), self._parts.append, data.find, self._max_line
         while at < end:
-            stop = data.find(b"\r\n", at, at + self._max_line)
+            stop = find(b"\r\n", at, at + line)
             if stop < 0:
                 if end - at >= self._max_line:
                     raise ProtocolError("chunk size line too long")
                 self._held = data[at:]
                 return b""
-            match = _SIZE_LINE.fullmatch(data, at, stop)
-            if not match:
-                raise ProtocolError(f"malformed chunk size {data[at : min(stop, at + 40)]!r}")
-            size, start = int(match[1], 16), stop + 2
+            size, start = _size_of(data[at:stop]), stop + 2
             if not size:
                 self._state = self._trailer
                 # the empty line that ends the trailers may be the one that ends the size line
@@ -324,8 +331,8 @@ class ResponseParser:
                 self._left = size
                 self._state = self._chunk
                 return data[start:]
-            parts.append(data[start:at])
-            if data[at : at + 2] != b"\r\n":
+            take(data[start:at])
+            if not data.startswith(b"\r\n", at):
                 raise ProtocolError("a chunk is longer than its size")
             at += 2
         return b""
@@ -380,7 +387,8 @@ class ResponseParser:
 
     def _flush(self) -> None:
         if self._parts:
-            self._events.append(Body(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)))
+            parts = self._parts
+            self._events.append(Body(parts[0]) if len(parts) == 1 else Body(b"".join(parts), tuple(parts)))
             self._parts = []
 
     def _finish(self) -> None:

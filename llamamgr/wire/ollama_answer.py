@@ -101,6 +101,23 @@ class Renderer:
                 self.failure = event
                 return self.failed(event) if self._stream else b""
 
+    def events(self, events: Sequence[Event]) -> bytes:
+        """The lines that these events make; those that came with one read have one time."""
+        plain = 0
+        if self._stream and len(events) > 1:
+            plain = next((at for at, one in enumerate(events) if not _is_plain(one)), len(events))
+        told = (
+            self._lines([one.text for one in events[:plain] if isinstance(one, TextDelta)]) if plain else b""
+        )
+        return told + b"".join([self.event(one) for one in events[plain:]])
+
+    def _lines(self, texts: list[str]) -> bytes:
+        self._text += texts
+        start = self._before + self._now().encode() + self._between
+        end = self._after + b"}\n"
+        encode = msgspec.json.encode if golang.is_plain("".join(texts)) else golang.encode
+        return start + (end + start).join([encode(text) for text in texts]) + end
+
     def whole(self) -> bytes:
         """The answer of a request without ``stream``, once ``Finished`` has come."""
         if self._finished is None:
@@ -151,6 +168,10 @@ class Renderer:
             "eval_duration": round(timings.predicted_ms * 1e6),
         }
         return {name: value for name, value in metrics.items() if value}
+
+
+def _is_plain(event: Event) -> bool:
+    return isinstance(event, TextDelta) and not event.logprobs
 
 
 class _Call:

@@ -13,6 +13,7 @@ import msgspec
 
 from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of, usage_in
 from llamamgr.wire.neutral import Failed, Usage
+from llamamgr.wire.runs import MARK, Runs
 from llamamgr.wire.sse import MAX_EVENT
 
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
@@ -22,6 +23,7 @@ _STRING_VALUE = re.compile(rb"\s*:\s*(%s)" % _STRING, re.DOTALL)
 _THOUGHT = re.compile(rb'"reasoning_content":(%s)' % _STRING, re.DOTALL)
 _TWICE = rb'"reasoning":\1,"reasoning_content":\1'
 _MODEL = b'"model":'
+_SLOT = b"\\u0000"  # a text that stands for all others
 _IGNORED = (b":", b"event:", b"id:", b"retry:")
 
 
@@ -47,7 +49,7 @@ class BadAnswerError(Exception):
 class Relay:
     """One answer, under the name ``wanted``.
 
-    For a stream call ``feed`` with each piece and ``eof`` at its end; what ``feed`` returns can be written at once.
+    For a stream call ``feed`` with what comes and ``eof`` at its end; what ``feed`` returns can be written at once.
     After a bad frame it returns what came before it, and ``failed`` is set.
     """
 
@@ -57,14 +59,24 @@ class Relay:
         self._wanted = msgspec.json.encode(wanted)
         self._held = b""
         self._counted = b""
+        self._runs = Runs()
+        self._frame = (b"", b"", b"")  # what is around a run's text, and what it becomes: before and after
 
-    def feed(self, data: bytes) -> bytes:
-        """What these bytes complete."""
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        elif data.startswith(b"data: {") and self._is_one_event(data):
-            return self._data(data[6:-2])
+    def feed(self, *pieces: bytes) -> bytes:
+        """What these bytes complete; ``pieces`` as they came, best a frame each."""
+        out, at = [], 0
+        while at < len(pieces) and not self._over:
+            texts = [] if self._held else self._runs.take(pieces, at)
+            if texts:
+                out.append(self._said(texts))
+                at += len(texts)
+            else:
+                out += self._lines(pieces[at])
+                at += 1
+        return b"".join(out)
+
+    def _lines(self, piece: bytes) -> list[bytes]:
+        data, self._held = self._held + piece, b""
         if not data.endswith(b"\n"):
             end = data.rfind(b"\n") + 1
             data, self._held = data[:end], data[end:]
@@ -72,12 +84,20 @@ class Relay:
                 self.failed = Failed(
                     502, f"the engine sent an event longer than {MAX_EVENT} bytes", "protocol_error"
                 )
-        out = []
-        for line in data.splitlines():
-            if self._over:
-                break
-            out.append(self._line(line))
-        return b"".join(out)
+        told = [self._line(line) for line in data.splitlines() if not self._over]
+        if data.endswith(b"\n\n") and not self._over:
+            self._runs.learn(data[data.rfind(b"\n\n", 0, -2) + 2 :] if data.count(b"\n\n") > 1 else data)
+        return told
+
+    def _said(self, texts: list[bytes]) -> bytes:
+        """A run of frames under the name that was asked for: only what is around their texts changes."""
+        known, before, after = self._frame
+        if known is not self._runs.before:
+            around = b"data: " + self._renamed(self._runs.before[6:] + _SLOT + self._runs.after)
+            place = around.index(MARK + _SLOT) + len(MARK)
+            before, after = around[:place], around[place + len(_SLOT) :]
+            self._frame = (self._runs.before, before, after)
+        return before + (after + before).join(texts) + after
 
     @property
     def usage(self) -> Usage:
@@ -87,10 +107,6 @@ class Relay:
     @property
     def _over(self) -> bool:
         return self.ended or self.failed is not None
-
-    def _is_one_event(self, data: bytes) -> bool:
-        """True for one whole event: how a busy stream comes."""
-        return data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2 and not self._over
 
     def eof(self) -> None:
         """The body has ended: a stream that was not complete has ``failed``."""

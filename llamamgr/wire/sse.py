@@ -37,6 +37,11 @@ class SseParser:
         """True while an unfinished event is held."""
         return bool(self._held.strip())
 
+    @property
+    def is_between(self) -> bool:
+        """True while nothing is held: what comes next begins an event."""
+        return not self._held and not self._after_cr
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
         if data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and self._is_fresh(data):

@@ -110,7 +110,7 @@ def test_a_head_is_told_with_lower_case_names_in_order() -> None:
 
 def test_a_body_of_one_feed_comes_in_one_piece() -> None:
     events = ResponseParser().feed(CHUNKED + b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")
-    assert events[1:] == [Body(b"abcd"), End(keep_alive=True)]
+    assert events[1:] == [Body(b"abcd", (b"ab", b"cd")), End(keep_alive=True)]
 
 
 def test_a_chunk_is_passed_on_before_it_is_whole() -> None:
