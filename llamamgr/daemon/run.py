@@ -31,6 +31,7 @@ from llamamgr.daemon.spawn import daemon_lock
 from llamamgr.daemon.tls import Tls, tls_of
 from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard, locked
+from llamamgr.host.memory import give_back_what_is_freed
 from llamamgr.host.paths import Paths, ensure
 from llamamgr.host.ports import holder_of
 from llamamgr.host.settings import load_config
@@ -58,6 +59,7 @@ def run(paths: Paths, flags: Mapping[str, str], announce: Callable[[str], None])
     ``flags`` are settings given on the command line, by dotted key ("" = not given).
     ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
     """
+    give_back_what_is_freed()
     config = load_config(paths, flags)
     _log_to_stderr(config)
     keys = KeyFile(paths)

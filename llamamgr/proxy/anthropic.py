@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from llamamgr.proxy import relay, replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
@@ -26,7 +27,7 @@ from llamamgr.wire.script import Script, script_for
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
-    body = await request.read()
+    body = await body_of(request)
     services = services_of(request)
     asked = anthropic.parse_messages(body, fetching=services.config.server.fetch_media)
     if asked.addresses:
@@ -42,7 +43,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
 
 
 async def count_tokens(request: web.Request) -> web.Response:
-    asked = anthropic.parse_count(await request.read())
+    asked = anthropic.parse_count(await body_of(request))
     services = services_of(request)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)

@@ -7,6 +7,7 @@ import secrets
 from aiohttp import web
 
 from llamamgr.proxy import relay, replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.passage import last_words
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
@@ -21,7 +22,7 @@ from llamamgr.wire.openai_completions import CompletionRequest, Renderer
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
-    asked = openai_completions.parse(await request.read())
+    asked = openai_completions.parse(await body_of(request))
     services = services_of(request)
     model = await services.resolve(asked.model)
     if "completion" not in model.capabilities:

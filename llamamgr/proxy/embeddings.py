@@ -8,6 +8,7 @@ from aiohttp import web
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.relay import GenerationFailedError, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import Lease, LoadOptions
@@ -17,7 +18,7 @@ from llamamgr.wire.errors import DialectError
 
 
 async def v1_embeddings(request: web.Request) -> web.Response:
-    asked = embeddings.parse_v1(await request.read())
+    asked = embeddings.parse_v1(await body_of(request))
     services = services_of(request)
     found, _ = await _found(services, asked, await services.resolve(asked.model))
     return replies.v1(embeddings.v1_answer(asked.model, found))
@@ -26,14 +27,14 @@ async def v1_embeddings(request: web.Request) -> web.Response:
 async def embed(request: web.Request) -> web.Response:
     services = services_of(request)
     since = services.clock()
-    asked = embeddings.parse_embed(await request.read())
+    asked = embeddings.parse_embed(await body_of(request))
     found, load = await _found(services, asked, await _model(services, asked.model))
     return replies.native(embeddings.embed_answer(asked.model, found, services.clock() - since, load))
 
 
 async def legacy_embeddings(request: web.Request) -> web.Response:
     services = services_of(request)
-    asked = embeddings.parse_legacy(await request.read())
+    asked = embeddings.parse_legacy(await body_of(request))
     found, _ = await _found(services, asked, await _model(services, asked.model))
     return replies.native(embeddings.legacy_answer(found))
 

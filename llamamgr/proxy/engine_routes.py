@@ -15,6 +15,7 @@ from aiohttp import web
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import InvalidNameError, NotFoundError
 from llamamgr.proxy import replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
 from llamamgr.proxy.replies import Told
@@ -97,7 +98,7 @@ class _Named(msgspec.Struct):
 async def engine(request: web.Request) -> web.StreamResponse:
     """A path of the engine's own, for the model that body or query name, or the only one that is loaded."""
     services = services_of(request)
-    body = await request.read()
+    body = await body_of(request)
     name = request.query.get("model", "")
     if not name and body.strip():
         name = golang.decode(body, _Named, "Request", {}).model or ""

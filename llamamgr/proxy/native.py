@@ -11,6 +11,7 @@ from aiohttp import web
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.moments import Stamps
 from llamamgr.proxy.performance import reading
 from llamamgr.proxy.relay import Take, Want
@@ -28,12 +29,12 @@ log = logging.getLogger(__name__)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
-    asked = ollama.parse_generate(await request.read())
+    asked = ollama.parse_generate(await body_of(request))
     return await _answer(request, "generate", asked)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    asked = ollama.parse_chat(await request.read())
+    asked = ollama.parse_chat(await body_of(request))
     return await _answer(request, "chat", asked)
 
 
@@ -108,12 +109,16 @@ class Conversation:
         return replies.native(self._renderer.whole())
 
     def _new_renderer(self) -> ollama.Renderer:
+        clock, since = (
+            self._clock,
+            self._since,
+        )  # not self, whose request would then wait for the garbage collector
         return ollama.Renderer(
             self._kind,
             self._asked.model,
             stream=self._asked.stream,
             now=self._stamps,
-            elapsed=lambda: self._clock() - self._since,
+            elapsed=lambda: clock() - since,
         )
 
     async def _attempt(self, lease: Lease) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.engine_routes import Through
 from llamamgr.proxy.relay import Want
 from llamamgr.proxy.services import Services, services_of
@@ -52,7 +53,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
     """``/v1/audio/transcriptions``: the form passes to a model that hears; as ``text`` only the engine's text comes back."""
     services = services_of(request)
     content_type = request.headers.get("Content-Type", "")
-    form = multipart.parse(content_type, await request.read())
+    form = multipart.parse(content_type, await body_of(request))
     name, wanted = form.field("model"), form.field("response_format") or "json"
     if not name:
         raise DialectError(400, "model is required", param="model")

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
@@ -30,7 +31,7 @@ from llamamgr.wire.script import script_for
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     services = services_of(request)
     fetching = services.config.server.fetch_media
-    asked = openai_chat.prepare(await request.read(), fetching=fetching)
+    asked = openai_chat.prepare(await body_of(request), fetching=fetching)
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)

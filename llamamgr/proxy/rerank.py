@@ -10,6 +10,7 @@ from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import relay, replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.relay import Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import Lease
@@ -21,7 +22,7 @@ CAPABILITY = "rerank"
 
 
 async def rerank(request: web.Request) -> web.Response:
-    asked = wire.parse(await request.read())
+    asked = wire.parse(await body_of(request))
     services = services_of(request)
     name = asked.model or request.query.get("model", "")
     model = await services.resolve(name) if name else await _only(services)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from llamamgr.proxy import replies
+from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
@@ -29,7 +30,7 @@ from llamamgr.wire.script import Script, script_for
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    body = await request.read()
+    body = await body_of(request)
     services = services_of(request)
     asked = responses_request.parse(body, fetching=services.config.server.fetch_media)
     if asked.addresses:

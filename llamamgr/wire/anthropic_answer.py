@@ -217,7 +217,8 @@ class Renderer:
             before = self._close()
             block = _Block(kind, len(self._blocks))
             before += self._begin(block)
-        block.pieces.append(text)
+        if not self._stream or kind == "thinking":
+            block.pieces.append(text)  # a streamed text is not asked for again; a thought is signed at its end
         return before + block.before + _encode(text) + b"}}\n\n" if self._stream and text else before
 
     def _call(self, delta: ToolCallDelta) -> bytes:

@@ -63,10 +63,13 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A part of the body, never empty; ``pieces`` are the chunks that it came in, where there were several."""
+    """A part of the body, never empty, in the chunks that it came in."""
 
-    data: bytes
-    pieces: tuple[bytes, ...] = ()
+    pieces: tuple[bytes, ...]
+
+    @property
+    def data(self) -> bytes:
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
 
 class End(msgspec.Struct, frozen=True):
@@ -203,12 +206,13 @@ class ResponseParser:
         self._started = False
         self._events: list[Event] = []
         self._parts: list[bytes] = []
-        self._state: Callable[[bytes], bytes] = self._head
+        # a function and not a method: a parser that held itself would wait, with all that came last, for the garbage collector
+        self._state: Callable[[ResponseParser, bytes], bytes] = ResponseParser._head
 
     @property
     def done(self) -> bool:
         """True once ``End`` has been told."""
-        return self._state == self._done
+        return self._state is ResponseParser._done
 
     def whole(self, data: bytes) -> tuple[Head, bytes, End] | None:
         """The answer that these first bytes hold all of, no more and no less; None when they must be fed.
@@ -224,11 +228,11 @@ class ResponseParser:
         if self._method == "HEAD" or told.head.status in (204, 304):
             return None
         self._started = True
-        self._state = self._done
+        self._state = ResponseParser._done
         return told.head, data[stop + 4 :], _LASTING if told.keep_alive else _LAST
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete; body pieces of one call are joined.
+        """The events that these bytes complete; of the body one for each call.
 
         ``ProtocolError`` when they break the rules.
         """
@@ -238,27 +242,28 @@ class ResponseParser:
         events = self._events = []
         try:
             while rest:
-                rest = self._state(rest)
+                rest = self._state(self, rest)
         except ProtocolError as error:
             self._flush()
             error.before = tuple(events)
             raise
         self._flush()
+        self._events = []
         return events
 
     def eof(self) -> list[Event]:
         """The peer closed: the end of an answer without framing, ``PrematureEndError`` for an unfinished
         one.
         """
-        if self._state == self._until_close:
+        if self._state is ResponseParser._until_close:
             self._events = []
             self._finish()
             return self._events
-        if self._state == self._done:
+        if self._state is ResponseParser._done:
             return []
         where = (
             "in the middle of the body"
-            if self._state != self._head
+            if self._state is not ResponseParser._head
             else "before the answer"
             if not self._started
             else "in the head"
@@ -289,15 +294,15 @@ class ResponseParser:
             if told.codings != ("chunked",) or told.length >= 0:
                 length = f", content-length {told.length}" if told.length >= 0 else ""
                 raise ProtocolError(f"unknown framing: transfer-encoding {', '.join(told.codings)}{length}")
-            self._state = self._size
+            self._state = ResponseParser._size
         elif told.length >= 0:
             self._left = told.length
-            self._state = self._length
+            self._state = ResponseParser._length
             if not self._left:
                 self._finish()
         else:
             self._keep_alive = False
-            self._state = self._until_close
+            self._state = ResponseParser._until_close
 
     def _length(self, data: bytes) -> bytes:
         piece, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
@@ -323,13 +328,13 @@ class ResponseParser:
                 return b""
             size, start = _size_of(data[at:stop]), stop + 2
             if not size:
-                self._state = self._trailer
+                self._state = ResponseParser._trailer
                 # the empty line that ends the trailers may be the one that ends the size line
                 return b"\r\n" + data[start:]
             at = start + size
             if at + 2 > end:
                 self._left = size
-                self._state = self._chunk
+                self._state = ResponseParser._chunk
                 return data[start:]
             take(data[start:at])
             if not data.startswith(b"\r\n", at):
@@ -352,7 +357,7 @@ class ResponseParser:
             return self._hold(rest)
         if rest[:2] != b"\r\n":
             raise ProtocolError("a chunk is longer than its size")
-        self._state = self._size
+        self._state = ResponseParser._size
         return rest[2:]
 
     def _trailer(self, data: bytes) -> bytes:
@@ -387,11 +392,10 @@ class ResponseParser:
 
     def _flush(self) -> None:
         if self._parts:
-            parts = self._parts
-            self._events.append(Body(parts[0]) if len(parts) == 1 else Body(b"".join(parts), tuple(parts)))
+            self._events.append(Body(tuple(self._parts)))
             self._parts = []
 
     def _finish(self) -> None:
         self._flush()
         self._events.append(End(self._keep_alive))
-        self._state = self._done
+        self._state = ResponseParser._done

@@ -77,17 +77,19 @@ class Renderer:
 
     @property
     def text(self) -> str:
-        """What has been answered so far, without thinking."""
+        """What has been answered so far without a stream, without thinking."""
         return "".join(self._text)
 
     def event(self, event: Event) -> bytes:
         """The line that this event makes, empty when it makes none."""
         match event:
             case TextDelta(text=text, logprobs=logprobs):
-                self._text.append(text)
+                if not self._stream:
+                    self._text.append(text)
                 return self._line(text, "", logprobs)
             case ThinkingDelta(text=text, logprobs=logprobs):
-                self._thinking.append(text)
+                if not self._stream:
+                    self._thinking.append(text)
                 return self._line("", text, logprobs)
             case PromptRead():
                 return b""
@@ -112,7 +114,6 @@ class Renderer:
         return told + b"".join([self.event(one) for one in events[plain:]])
 
     def _lines(self, texts: list[str]) -> bytes:
-        self._text += texts
         start = self._before + self._now().encode() + self._between
         end = self._after + b"}\n"
         encode = msgspec.json.encode if golang.is_plain("".join(texts)) else golang.encode

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -108,15 +111,15 @@ def test_a_head_is_told_with_lower_case_names_in_order() -> None:
     assert (head.header("b-x"), head.header("c", "none")) == ("1", "none")
 
 
-def test_a_body_of_one_feed_comes_in_one_piece() -> None:
+def test_the_chunks_of_one_feed_come_as_one_event() -> None:
     events = ResponseParser().feed(CHUNKED + b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")
-    assert events[1:] == [Body(b"abcd", (b"ab", b"cd")), End(keep_alive=True)]
+    assert events[1:] == [Body((b"ab", b"cd")), End(keep_alive=True)]
 
 
 def test_a_chunk_is_passed_on_before_it_is_whole() -> None:
     parser = ResponseParser()
-    assert parser.feed(CHUNKED + b"10\r\nabc")[1:] == [Body(b"abc")]
-    assert parser.feed(b"def") == [Body(b"def")]
+    assert parser.feed(CHUNKED + b"10\r\nabc")[1:] == [Body((b"abc",))]
+    assert parser.feed(b"def") == [Body((b"def",))]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_malformed_answers_are_refused(data: bytes) -> None:
 def test_a_mistake_tells_what_came_before_it() -> None:
     with pytest.raises(ProtocolError) as mistake:
         ResponseParser().feed(CHUNKED + b"2\r\nab\r\nzz\r\n")
-    assert mistake.value.before[1:] == (Body(b"ab"),)
+    assert mistake.value.before[1:] == (Body((b"ab",)),)
 
 
 @pytest.mark.parametrize("cut", range(len(b"3\r\nabcd\r\n")))
@@ -259,3 +262,15 @@ def test_a_small_answer_is_read_at_once_and_leaves_the_parser_done() -> None:
     assert parser.done
     assert parser.feed(b"more") == []
     assert parser.surplus
+
+
+def test_a_parser_goes_with_its_last_reference_and_not_with_the_garbage_collector() -> None:
+    parser = ResponseParser()
+    parser.feed(CHUNKED + b"2\r\nab\r\n")
+    gone = weakref.ref(parser)
+    gc.disable()
+    try:
+        del parser
+        assert gone() is None
+    finally:
+        gc.enable()
