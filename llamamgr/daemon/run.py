@@ -28,6 +28,7 @@ from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
+from llamamgr.daemon.tidying import keep_small
 from llamamgr.daemon.tls import Tls, tls_of
 from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard, locked
@@ -149,7 +150,7 @@ async def _serve(
                 watch = ConfigWatch(
                     paths.config_file, lambda: services.config.watch_config, reloading.quietly
                 )
-                work = [residents.run(), lag.run(), watch.run(), keys.watch()]
+                work = [residents.run(), lag.run(), watch.run(), keys.watch(), keep_small()]
                 if tls is not None:
                     work.append(tls.watch())
                 companions = [tasks.create_task(one) for one in work]
