@@ -16,9 +16,9 @@ async def keep_small() -> None:
 
     Many streams at once leave holes between what lives on, which the C library keeps; giving them back takes a millisecond.
     """
-    smallest = resident(os.getpid())
+    smallest = 0  # what starting left is given back at once
     while True:
-        await asyncio.sleep(_INTERVAL)
         if resident(os.getpid()) > smallest + _GROWTH:
             await asyncio.to_thread(trim)
             smallest = resident(os.getpid())
+        await asyncio.sleep(_INTERVAL)

@@ -6,7 +6,6 @@ stays current; a process killed outright leaves a scratch folder that the next o
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +25,12 @@ from llamamgr.instances.prebuilt import Release, find_release, this_platform, un
 from llamamgr.instances.prerequisites import require
 from llamamgr.instances.recipes import Choice, choose, recipe_for
 from llamamgr.instances.sources import Found, find, unfold
-from llamamgr.instances.store import Passed, Store, Workshop
+from llamamgr.instances.store import Passed, Store, Workshop, build_id
 from llamamgr.instances.tools import build_tools
 from llamamgr.instances.verify import SelfTest, probe, self_test
 from llamamgr.instances.wishes import Wish, already, built_before, merged
 
-__all__ = ["Installed", "SelfTest", "Wish", "build_id", "install", "locate", "merged"]
+__all__ = ["Installed", "SelfTest", "Wish", "install", "locate", "merged"]
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -109,11 +108,6 @@ def locate(
         release = find_release(source, recipe, this_platform())
         return Found(release.source, release.number, release.source.ref), release
     return find(source, paths, say, log), None
-
-
-def build_id(number: int, commit: str, arch: str) -> str:
-    """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
-    return f"b{number}-{re.sub(r'[^A-Za-z0-9._]+', '-', commit)}-{arch}"
 
 
 def _perform(job: Job) -> Installed:

@@ -22,9 +22,8 @@ from llamamgr.host.compilers import find_tool, processor
 from llamamgr.host.files import locked, write_atomic
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import RPC_TARGETS, SERVER, Progress, Report
-from llamamgr.instances.install import build_id
 from llamamgr.instances.recipes import recipe_for, recipes
-from llamamgr.instances.store import Store, dump, read_build
+from llamamgr.instances.store import Store, build_id, dump, read_build
 from llamamgr.instances.verify import SelfTest, probe, self_test
 
 BORROWED = "PATH"  # what a build that no instance holds gives as its instance

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -340,6 +341,11 @@ def _load(path: Path, card: type[Card]) -> Card:
         return msgspec.convert(read_toml(path), card)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path.name}: {error}", "remove that folder if nothing needs it") from None
+
+
+def build_id(number: int, commit: str, arch: str) -> str:
+    """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
+    return f"b{number}-{re.sub(r'[^A-Za-z0-9._]+', '-', commit)}-{arch}"
 
 
 def dump(card: msgspec.Struct) -> str:
