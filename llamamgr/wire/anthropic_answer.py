@@ -218,7 +218,9 @@ class Renderer:
             block = _Block(kind, len(self._blocks))
             before += self._begin(block)
         if not self._stream or kind == "thinking":
-            block.pieces.append(text)  # a streamed text is not asked for again; a thought is signed at its end
+            block.pieces.append(
+                text
+            )  # a streamed text is not asked for again; a thought is signed at its end
         return before + block.before + _encode(text) + b"}}\n\n" if self._stream and text else before
 
     def _call(self, delta: ToolCallDelta) -> bytes:
