@@ -1,6 +1,6 @@
 """What llama-bench measured, and what may be compared with what.
 
-Source: llama-bench's jsonl of llama.cpp b11434 (facts: llama-server.md §4.3). Fields come and go between versions: only those below
+Source: llama-bench's jsonl of llama.cpp b11434. Fields come and go between versions: only those below
 are read, and a missing one has its default.
 """
 

@@ -1,4 +1,4 @@
-"""Go durations, as Ollama's ``keep_alive`` spells them (facts: Ollama api/types.go, seen live).
+"""Go durations, as Ollama's ``keep_alive`` spells them (source: Ollama api/types.go, seen live).
 
 A number is seconds, a string is a Go duration (``5m``, ``1h30m``, ``-1s``), a negative value means for ever.
 """

@@ -1,8 +1,7 @@
 """llama-server's options: reading ``--help`` and writing an argv that one given build accepts.
 
 An unknown option is fatal to llama-server (exit 1 before any load) and spellings drift between builds, so an argv is written
-from *settings* (our names) through one table and filtered against the build's own help. Facts: shared notes on llama.cpp §2.3
-(format of ``--help``), §2.5 (drift of a year).
+from *settings* (our names) through one table and filtered against the build's own help.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     hf:org/repo:Q4_K_M@v1.0              of that branch, tag or commit
 
 In the index such a model is called ``hf.co/org/repo:TAG``, as Ollama's users call it. Which files belong to a model follows
-llama.cpp (facts: common/download.cpp): a quant may be in the file's path, parts go together, a projector is the nearest one.
+llama.cpp (source: common/download.cpp): a quant may be in the file's path, parts go together, a projector is the nearest one.
 """
 
 from __future__ import annotations

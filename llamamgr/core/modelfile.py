@@ -1,4 +1,4 @@
-"""Modelfiles: text ⇄ what it says. Grammar and error texts are Ollama's (facts: parser/parser.go, api/types.go).
+"""Modelfiles: text ⇄ what it says. Grammar and error texts are Ollama's (source: parser/parser.go, api/types.go).
 
 Commands ignore case; ``#`` begins a comment line; a value goes to the end of its line, or from ``"`` or three of them to the
 next one that ends a line.

@@ -1,7 +1,7 @@
 """Names parsed once into types: models as Ollama users type them, and instances.
 
 The grammar of a model name is ``[scheme://][host/][namespace/]model[:tag]`` with the defaults
-``registry.ollama.ai/library/…:latest`` (facts: Ollama types/model/name.go). Matching ignores case.
+``registry.ollama.ai/library/…:latest`` (source: Ollama types/model/name.go). Matching ignores case.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _raw(value: Mapping[str, Any]) -> msgspec.Raw:
 
 
 def _response_format(value: Mapping[str, Any] | None) -> neutral.ResponseFormat | None:
-    """Any of the spellings in use; llama-server would leave some of them unconstrained without a word (facts: seeds §3.1)."""
+    """Any of the spellings in use; llama-server would leave some of them unconstrained without a word."""
     if value is None or value.get("type") == "text":
         return None
     wrapped = value.get("json_schema") or {}

@@ -1,7 +1,7 @@
 """An async context manager, held open by an event loop on a thread of its own, for programs that have no loop to spare.
 
 The thread lives exactly as long as the context is open, which matters more than it looks: Linux sends a child's parent-death
-signal when the *thread* that forked it ends (facts: seeds §3.5). A child forked on a caller's short-lived worker thread would be
+signal when the *thread* that forked it ends. A child forked on a caller's short-lived worker thread would be
 killed with that thread; one forked here lives until ``close``, or until the whole process dies.
 
 The loop is of the program's own policy, because in CPython 3.11 it is the policy that knows how to wait for child processes.

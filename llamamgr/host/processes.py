@@ -22,7 +22,7 @@ import msgspec
 from llamamgr.core.errors import DeadlineError, MissingToolError, PermissionDeniedError
 from llamamgr.host.environments import laid_over
 
-# What llama.cpp's tools read from the environment as if it were typed on their command line (facts: llama-server.md §0.5).
+# What llama.cpp's tools read from the environment as if it were typed on their command line.
 _ENGINE_PREFIXES = ("LLAMA_ARG_", "LLAMA_SERVER_", "AIP_")
 _ENGINE_NAMES = frozenset({"LLAMA_API_KEY", "LLAMA_APP_CMD"})
 

@@ -1,6 +1,6 @@
 """Python environments: made, filled from the package index that pip is set up for, and asked what they hold.
 
-uv does it in a tenth of the time and is used where it is (facts: llama-server.md §4.4); it does not read pip's configuration, so
+uv does it in a tenth of the time and is used where it is; it does not read pip's configuration, so
 what that says of indexes is handed to it. Every environment gets a pip of its own, which answers what an index offers.
 """
 

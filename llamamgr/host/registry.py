@@ -1,7 +1,7 @@
 """HTTP to registries and hubs: small answers whole, large ones in pieces, and what stands between a question and an answer.
 
 Redirects are followed by hand, so that credentials never reach another host and https never becomes http; a 401 that names a
-token service is answered with its token (facts: the Docker registry's token authentication); 429 and 5xx are tried again after
+token service is answered with its token (source: the Docker registry's token authentication); 429 and 5xx are tried again after
 a while. aiohttp does it, which the daemon has loaded anyway; a command that lists or shows never imports this module's client.
 """
 

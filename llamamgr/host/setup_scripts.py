@@ -1,7 +1,7 @@
 """What a toolkit's setup script makes of an environment.
 
-Intel's ``setvars.sh`` and Ascend's ``set_env.sh`` can only be read by a shell, and what they set is needed at run time too (facts:
-llama-server.md §3.1, sycl). So the script is run once, in a shell that knows little else, and what it changed is written down.
+Intel's ``setvars.sh`` and Ascend's ``set_env.sh`` can only be read by a shell, and what they set is needed at run time
+too. So the script is run once, in a shell that knows little else, and what it changed is written down.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hugging Face models and adapters → GGUF, by a build's own conversion scripts.
 
-What the scripts write and how they fail: facts, llama-server.md §4.1 and §4.4. They leave a partial file where they fail, so they
+The scripts leave a partial file where they fail, so they
 write into a scratch folder, and what is finished appears by rename. Nothing is fetched while a script runs.
 """
 

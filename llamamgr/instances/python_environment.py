@@ -6,7 +6,7 @@
     <data>/python/<key>/environment.toml   what it was made of; written last, and the folder appears by rename
 
 llama.cpp's requirement files cannot be installed as they are: where the index that they add for a CPU torch cannot be reached, pip
-takes 1.5 GB of GPU packages without a word, and uv fails (facts: llama-server.md §4.4). So they are read, gguf is left out (the
+takes 1.5 GB of GPU packages without a word, and uv fails. So they are read, gguf is left out (the
 build carries its own), and torch is chosen here: as pinned, else the nearest for the CPU, never one that brings GPU packages.
 """
 

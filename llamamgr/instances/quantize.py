@@ -1,6 +1,6 @@
 """A GGUF file in fewer bits per weight, by a build's own llama-quantize.
 
-The tool overwrites without a question and leaves a broken file where it fails (facts: llama-server.md §4.2): it writes into a
+The tool overwrites without a question and leaves a broken file where it fails: it writes into a
 scratch folder beside the target, and what it finished appears by rename.
 """
 

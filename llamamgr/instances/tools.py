@@ -13,7 +13,7 @@ from llamamgr.host.files import locked
 from llamamgr.host.package_index import install_wheels
 from llamamgr.host.paths import Paths
 
-# Oldest versions that llama.cpp's CMake files and our use of Ninja take (facts: llama-server.md §3.1).
+# Oldest versions that llama.cpp's CMake files and our use of Ninja take.
 LEAST = {"cmake": (3, 18), "ninja": (1, 10)}
 
 

@@ -2,7 +2,7 @@
 
 First it is asked: version, options, devices. Then its own llama-server loads a small model whose answer is known, once on the CPU
 and once on each device of the arch, and must say it word for word. What it says about itself is the capability record that every
-later launch relies on. Facts: llama-server.md §2.2 (``--version``), §2.3 (``--help``), §1.5 (readiness, UNIX sockets).
+later launch relies on.
 """
 
 from __future__ import annotations

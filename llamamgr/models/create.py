@@ -1,7 +1,7 @@
 """Models made of other models and files, as a Modelfile or ``/api/create`` says; copied; deleted.
 
 Weights are never copied: a GGUF file outside of the store stays where it is, and the manifest tells where. Statuses and their
-order are Ollama's (facts: server/create.go).
+order are Ollama's (source: server/create.go).
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The config blob, as far as it is read here (facts: types/model/config.go)."""
+    """The config blob, as far as it is read here (source: types/model/config.go)."""
 
     model_format: str = "gguf"
     model_family: str = ""

@@ -4,7 +4,7 @@
 
     manifest, or the hub's list of files ─► blobs, each resumed where it stopped and checked ─► manifest published
 
-Statuses and their order are Ollama's (facts: server/images.go, server/download.go). A blob under way is called
+Statuses and their order are Ollama's (source: server/images.go, server/download.go). A blob under way is called
 ``sha256-<hex>-partial`` and taken up again by the next pull, also after a kill.
 """
 

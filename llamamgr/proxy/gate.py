@@ -1,6 +1,6 @@
 """What stands before every handler: who may ask, how many at once, request ids, and errors turned into answers.
 
-Origin and Host are checked as Ollama does (facts: Ollama §1.1): an Origin that is not local is refused, and on a loopback
+Origin and Host are checked as Ollama does: an Origin that is not local is refused, and on a loopback
 address so is a Host that is neither local nor an address, which stops DNS rebinding. Both refusals are 403 without a body.
 
 A key is taken from ``Authorization: Bearer``, ``x-api-key`` or ``api-key``. Where one is needed, only ``/`` and ``/health`` are

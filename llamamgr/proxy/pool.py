@@ -1,6 +1,6 @@
 """Connections to children that wait for their next request.
 
-llama-server closes a connection after 100 requests and after 5 idle seconds (facts: cpp-httplib's defaults), so one that is kept
+llama-server closes a connection after 100 requests and after 5 idle seconds (source: cpp-httplib's defaults), so one that is kept
 may be found closed at the moment it is used. Only requests that may be sent twice are therefore sent over one, and none is kept
 for more than about a second: a kept connection holds a thread of the engine.
 """

@@ -1,7 +1,7 @@
 """One exchange with a child: one request out, one answer in as it comes.
 
 An exchange has a connection of its own, unless its request may be sent twice: llama-server closes after each stream, after 100
-requests and after 5 idle seconds (facts: cpp-httplib's defaults), so a kept connection may be stale at the moment it is used, and a
+requests and after 5 idle seconds (cpp-httplib's defaults), so a kept connection may be stale at the moment it is used, and a
 request that got lost on it could not be told from one that was begun.
 """
 

@@ -8,7 +8,7 @@
     stop() ── SIGTERM ── 2 s ── SIGTERM ── 2 s ── SIGKILL to the group
 
 The engine's SIGTERM handler can deadlock and a second SIGTERM ends it even then; a stream or an unfinished request holds the
-first one up (facts on llama.cpp §0.3, §1.5). Exit is always told by the system, never by asking whether a pid exists, and no
+first one up. Exit is always told by the system, never by asking whether a pid exists, and no
 signal is sent after the child was reaped (``host.children``).
 """
 

@@ -4,7 +4,7 @@
 
     text ─ gotemplate_lexer ─► tokens ─ _syntax ─► nodes ─ _render, over _values ─► prompt
 
-Which values a template gets depends on what it names, as with Ollama (facts: template/template.go): one with ``.Messages``
+Which values a template gets depends on what it names, as with Ollama (source: template/template.go): one with ``.Messages``
 is given the conversation; an older one, with ``.System``, ``.Prompt`` and ``.Response``, is rendered once per exchange, and
 what comes after ``.Response`` is cut off the last one.
 """

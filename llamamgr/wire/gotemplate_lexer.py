@@ -1,4 +1,4 @@
-"""Go's ``text/template`` language: text → tokens (facts: text/template/parse lex.go)."""
+"""Go's ``text/template`` language: text → tokens (source: text/template/parse lex.go)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Go template is made of: nodes, and the operands of their pipelines (facts: text/template/parse node.go)."""
+"""What a Go template is made of: nodes, and the operands of their pipelines (source: text/template/parse node.go)."""
 
 from __future__ import annotations
 

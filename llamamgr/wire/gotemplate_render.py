@@ -1,4 +1,4 @@
-"""Rendering a template's nodes over values, with bounds on steps and text (facts: text/template exec.go)."""
+"""Rendering a template's nodes over values, with bounds on steps and text (source: text/template exec.go)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Everything that Modelfiles use is here: text with trim marks, comments, ``if`` / ``else if`` / ``with`` / ``range`` with
 ``else``, ``break``, ``continue``, variables, pipelines, literals, field chains. ``define``, ``block`` and ``template`` are
-refused by name. Error texts are those of Go's parser (facts: text/template/parse lex.go, parse.go).
+refused by name. Error texts are those of Go's parser (source: text/template/parse lex.go, parse.go).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Media in requests: enclosed (base64, ``data:``) or given by an address, which the engine must never fetch itself.
 
-llama-server would fetch any ``http`` address from within this machine (facts: llama.cpp §1.2), so addresses are
+llama-server would fetch any ``http`` address from within this machine, so addresses are
 refused, or fetched by the proxy under its own rules and enclosed before the engine sees them.
 """
 

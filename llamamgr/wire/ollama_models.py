@@ -1,4 +1,4 @@
-"""Ollama's requests about models: create, copy, delete, pull, push (facts: Ollama api/types.go, server/create.go, routes.go)."""
+"""Ollama's requests about models: create, copy, delete, pull, push (source: Ollama api/types.go, server/create.go, routes.go)."""
 
 from __future__ import annotations
 

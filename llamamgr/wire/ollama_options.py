@@ -1,6 +1,6 @@
 """Ollama's ``options``: which exist, their types and defaults, and what each is to the engine.
 
-One table holds them all (facts: Ollama api/types.go ``Options`` and ``FromMap``). A value of a wrong type
+One table holds them all (source: Ollama api/types.go ``Options`` and ``FromMap``). A value of a wrong type
 is refused in Ollama's words; an unknown name is passed over, as Ollama does, but told.
 """
 
@@ -15,7 +15,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import Sampling
 
 _INT_MAX = 2**31 - 1
-# Ollama never generates more than this many contexts (facts: llm/llama_server.go, num_predict bounded)
+# Ollama never generates more than this many contexts (source: llm/llama_server.go, num_predict bounded)
 _CONTEXTS_AT_MOST = 10
 _CONTEXT_AT_LEAST = 4
 

@@ -24,7 +24,7 @@ from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.openai_tools import NOTHING, choose
 
-# Ollama's words → those that templates know (facts: openai/openai.go reasoning_effort)
+# Ollama's words → those that templates know (source: openai/openai.go reasoning_effort)
 EFFORTS = {
     "minimal": "low",
     "low": "low",

@@ -1,7 +1,7 @@
 """What a model says whose prompt was rendered here: text, split into thinking, answer and tool calls as its template writes them.
 
 The engine's own parsers know its Jinja templates only. How a Go template marks thinking and calls is read off the template
-itself, as Ollama does (facts: thinking/template.go, tools/template.go, tools/tools.go).
+itself, as Ollama does (source: thinking/template.go, tools/template.go, tools/tools.go).
 """
 
 from __future__ import annotations
