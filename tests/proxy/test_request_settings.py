@@ -98,7 +98,7 @@ async def test_other_models_requests_reach_the_child_byte_for_byte(
     from llamamgr.proxy import passage
 
     real = passage.open_exchange
-    monkeypatch.setattr(passage, "open_exchange", lambda *a: (sent.append(a[4]), real(*a))[1])
+    monkeypatch.setattr(passage, "open_exchange", lambda *a, **k: (sent.append(a[4]), real(*a, **k))[1])
     async with (
         make_front(models={"other": SETTINGS}) as front,
         front.post("/v1/chat/completions", body) as got,

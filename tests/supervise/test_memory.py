@@ -193,6 +193,7 @@ async def test_a_child_that_is_loading_is_not_counted_as_memory_to_be_had(two_gp
 async def test_a_crashed_childs_memory_is_waited_for_too(two_gpus, on_gpus):
     async with on_gpus(sized("a", 5 * GIB)) as owner:
         first = await load(owner, "a", 5 * GIB)
+        await until(lambda: owner._memory.gauge.held(owner._running[first.id]))  # measured once it is ready
         psutil.Process(first.pid).kill()
         await until(lambda: first.id in owner._plan.residues)
         two_gpus.release(first.pid)
