@@ -13,19 +13,22 @@ from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.scripted import Scripted
-from llamamgr.proxy.services import services_of
+from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.upstream import Exchange, open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import images, openai, openai_chat
 from llamamgr.wire.engine import error_of
+from llamamgr.wire.engine_stream import usage_in
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided_body
-from llamamgr.wire.openai_relay import BadAnswerError, Relay
+from llamamgr.wire.openai_relay import BadAnswerError, Relay, whole_answer
 from llamamgr.wire.script import script_for
+
+_PATH = "/v1/chat/completions"
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -39,9 +42,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     body = guided_body(asked.body, persona)
     if asked.addresses:
         body = openai_chat.enclosed(body, await enclosures(asked.addresses))
-    asked = msgspec.structs.replace(asked, body=body)
-    way = Passage(request, asked) if script is None else Scripted(request, asked, script)
-    return await way.run(want_of(model))
+    if body is not asked.body:
+        asked = msgspec.structs.replace(asked, body=body)
+    if script is not None:
+        return await Scripted(request, asked, script).run(want_of(model))
+    if asked.stream:
+        return await Passage(request, asked).run(want_of(model))
+    return replies.v1(await _whole(services, want_of(model), asked))
 
 
 def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:
@@ -57,44 +64,54 @@ def last_words(told: Told) -> bytes:
     return openai.stream_error(told.message, told.status)
 
 
+async def _whole(services: Services, want: Want, asked: openai_chat.Passing) -> bytes:
+    """An answer without a stream. Nothing of it is sent before all of it is here, so it may be asked for twice."""
+    answer = b""
+
+    async def attempt(lease: Lease) -> None:
+        nonlocal answer
+        async with open_exchange(
+            lease.endpoint, "POST", _PATH, JSON, asked.body, kept=services.pool
+        ) as exchange:
+            body = await exchange.read()
+        if exchange.status != 200:
+            raise GenerationFailedError(error_of(exchange.status, body))
+        try:
+            answer = whole_answer(body, asked.model)
+        except BadAnswerError as bad:
+            raise GenerationFailedError(bad.failed) from None
+        told = usage_in(body)
+        lease.tokens.add(told.prompt, told.cached, told.completion)
+
+    await with_lease(services.children, want, _unsent, attempt)
+    return answer
+
+
+def _unsent() -> bool:
+    return False
+
+
 class Passage:
-    """One request on its way through."""
+    """One stream on its way through."""
 
     def __init__(self, request: web.Request, asked: openai_chat.Passing) -> None:
         self._request = request
         self._asked = asked
         self._writer = Writer(request, replies.EVENTS)
-        self._whole = b""
 
     async def run(self, want: Want) -> web.StreamResponse:
-        whole = None if self._asked.stream else self._answer
         return await deliver(
-            self._request, want, self._writer, self._attempt, whole=whole, last_words=last_words
+            self._request, want, self._writer, self._attempt, whole=None, last_words=last_words
         )
 
-    def _answer(self) -> web.Response:
-        return replies.v1(self._whole)
-
     async def _attempt(self, lease: Lease) -> None:
-        path = "/v1/chat/completions"
-        # a whole answer is sent nothing of before it is complete, so asking for it twice is safe
-        kept = None if self._asked.stream else services_of(self._request).pool
-        async with open_exchange(lease.endpoint, "POST", path, JSON, self._asked.body, kept=kept) as exchange:
+        async with open_exchange(lease.endpoint, "POST", _PATH, JSON, self._asked.body) as exchange:
             if exchange.status != 200:
                 raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
             relay = Relay(self._asked.model)
-            if self._asked.stream:
-                await self._stream(exchange, relay)
-            else:
-                await self._read(exchange, relay)
+            await self._stream(exchange, relay)
         told = relay.usage
         lease.tokens.add(told.prompt, told.cached, told.completion)
-
-    async def _read(self, exchange: Exchange, relay: Relay) -> None:
-        try:
-            self._whole = relay.whole(await exchange.read())
-        except BadAnswerError as bad:
-            raise GenerationFailedError(bad.failed) from None
 
     async def _stream(self, exchange: Exchange, relay: Relay) -> None:
         while pieces := await exchange.pieces():

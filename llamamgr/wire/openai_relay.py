@@ -93,7 +93,8 @@ class Relay:
         """A run of frames under the name that was asked for: only what is around their texts changes."""
         known, before, after = self._frame
         if known is not self._runs.before:
-            around = b"data: " + self._renamed(self._runs.before[6:] + _SLOT + self._runs.after)
+            frame = self._runs.before[6:] + _SLOT + self._runs.after
+            around = b"data: " + _renamed(frame, _checked(frame), self._wanted)
             place = around.index(MARK + _SLOT) + len(MARK)
             before, after = around[:place], around[place + len(_SLOT) :]
             self._frame = (self._runs.before, before, after)
@@ -113,13 +114,6 @@ class Relay:
         if not self.ended and self.failed is None:
             self.failed = Failed(502, NO_END, "protocol_error")
 
-    def whole(self, body: bytes) -> bytes:
-        """An answer without a stream; ``BadAnswerError`` when it is none."""
-        try:
-            return self._renamed(body)
-        except UNREADABLE as error:
-            raise BadAnswerError(_unreadable(str(error))) from None
-
     def _line(self, line: bytes) -> bytes:
         if line.startswith(b"data:"):
             return self._data(line[5:].strip())
@@ -136,27 +130,42 @@ class Relay:
             self.ended = True
             return b"data: [DONE]\n\n"
         try:
-            return b"data: " + self._renamed(data) + b"\n\n"
+            answer = _checked(data)
+            if answer.timings is not msgspec.UNSET or answer.usage is not msgspec.UNSET:
+                self._counted = data
+            return b"data: " + _renamed(data, answer, self._wanted) + b"\n\n"
         except UNREADABLE as error:
             self.failed = _unreadable(str(error))
         except BadAnswerError as error:
             self.failed = error.failed
         return b""
 
-    def _renamed(self, json: bytes) -> bytes:
-        answer = _decode(json)
-        if not bytes(answer.choices).startswith(b"["):
-            if bytes(answer.error):
-                raise BadAnswerError(failure_of(json))
-            raise BadAnswerError(_unreadable("an answer without choices"))
-        if answer.timings is not msgspec.UNSET or answer.usage is not msgspec.UNSET:
-            self._counted = json
-        if not json.isascii():
-            json.decode()  # strings that are skipped while decoding are not looked at
-        start, end = _place_of(json, bytes(answer.model))
-        if end:
-            json = json[:start] + self._wanted + json[end:]
-        return _THOUGHT.sub(_TWICE, json) if b'"reasoning_content":"' in json else json
+
+def whole_answer(body: bytes, wanted: str) -> bytes:
+    """An answer without a stream, under the name ``wanted``; ``BadAnswerError`` when it is none."""
+    try:
+        return _renamed(body, _checked(body), msgspec.json.encode(wanted))
+    except UNREADABLE as error:
+        raise BadAnswerError(_unreadable(str(error))) from None
+
+
+def _checked(json: bytes) -> _Answer:
+    """What is to be known of an answer or a piece of one; ``BadAnswerError`` when it is none."""
+    answer = _decode(json)
+    if not bytes(answer.choices).startswith(b"["):
+        if bytes(answer.error):
+            raise BadAnswerError(failure_of(json))
+        raise BadAnswerError(_unreadable("an answer without choices"))
+    return answer
+
+
+def _renamed(json: bytes, answer: _Answer, wanted: bytes) -> bytes:
+    if not json.isascii():
+        json.decode()  # strings that are skipped while decoding are not looked at
+    start, end = _place_of(json, bytes(answer.model))
+    if end:
+        json = json[:start] + wanted + json[end:]
+    return _THOUGHT.sub(_TWICE, json) if b'"reasoning_content":"' in json else json
 
 
 def _unreadable(what: str) -> Failed:

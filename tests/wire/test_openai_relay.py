@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamgr.wire.neutral import Failed, Usage
-from llamamgr.wire.openai_relay import BadAnswerError, Relay
+from llamamgr.wire.openai_relay import BadAnswerError, Relay, whole_answer
 from tests.wire.streams import (
     CHATS,
     CUTS,
@@ -66,7 +66,7 @@ OBJECTS = [
 
 @pytest.mark.parametrize("data", OBJECTS)
 def test_only_the_top_level_model_of_an_object_changes(data: bytes) -> None:
-    answer = Relay("x/y:z").whole(data)
+    answer = whole_answer(data, "x/y:z")
     assert json.loads(answer) == {**json.loads(data), "model": "x/y:z"}
     assert len(answer) - len(data) == len(b'"x/y:z"') - len(json.dumps(json.loads(data)["model"]))
 
@@ -75,11 +75,11 @@ def test_text_that_looks_like_a_field_stays_text() -> None:
     said = json.dumps(
         {"choices": [{"message": {"content": '{"reasoning_content":"x","model":"y"}'}}]}
     ).encode()
-    assert Relay("z").whole(said) == said
+    assert whole_answer(said, "z") == said
 
 
 def test_a_wanted_name_is_written_as_json() -> None:
-    assert json.loads(Relay('a"\u20ac').whole(b'{"model":"t","choices":[]}'))["model"] == 'a"\u20ac'
+    assert json.loads(whole_answer(b'{"model":"t","choices":[]}', 'a"\u20ac'))["model"] == 'a"\u20ac'
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_wanted_name_is_written_as_json() -> None:
 )
 def test_a_whole_answer_that_is_none_is_an_error(data: bytes) -> None:
     with pytest.raises(BadAnswerError) as bad:
-        Relay("m").whole(data)
+        whole_answer(data, "m")
     assert bad.value.failed.status == 502
 
 
@@ -156,5 +156,5 @@ def test_tokens_are_known_at_the_end_of_a_stream(name: str) -> None:
 def test_an_answer_that_tells_no_tokens_or_nonsense_counts_none() -> None:
     for told in (b"", b',"usage":null', b',"timings":[1]', b',"usage":{"prompt_tokens":"many"}'):
         relay = Relay("x")
-        relay.whole(b'{"choices":[]%s}' % told)
+        relay.feed(b'data: {"choices":[]%s}\n\n' % told)
         assert relay.usage == Usage()
