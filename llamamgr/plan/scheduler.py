@@ -116,8 +116,6 @@ class Scheduler:
         """Take one event in; the commands that follow from it, in order."""
         self._now = now
         self._commands = []
-        if isinstance(event, Requested) and self._grant_at_once(event, now):
-            return self._commands
         match event:
             case Requested():
                 self._requested(event, now)
@@ -151,12 +149,25 @@ class Scheduler:
         self._serve_waiting(now)
         return self._commands
 
-    def _grant_at_once(self, event: Requested, now: float) -> bool:
-        """What the pass would come to where nobody waits and a fitting child has a free slot; most requests are like that."""
+    # Most requests find nobody waiting and a child with a free slot, and leave nobody waiting behind. These two come to what
+    # ``handle`` would, without the pass; what falls due meanwhile is for the next ``TimePassed``.
+
+    def granted_at_once(self, event: Requested, now: float) -> str:
+        """The child that ``event`` is granted, if it need not wait; else "", and it must be told to ``handle``."""
         child = None if self.waiting else self._fitting(event.key)
         if child is None or child.state != "ready" or len(child.leases) >= child.slots:
-            return False
+            return ""
+        self._now = now
         self._grant(event, child, now)
+        return child.id
+
+    def left_at_once(self, request: int, now: float) -> bool:
+        """Take ``Left`` in if nothing follows from it; else False, and it must be told to ``handle``."""
+        child = None if self.waiting else self.children.get(self.leases.get(request, ""))
+        if child is None or child.superseded or self._keep_alive.get(request, 0.0) <= 0:
+            return False
+        self._now = now
+        self._left(request, now)
         return True
 
     def _requested(self, event: Requested, now: float) -> None:
@@ -271,6 +282,7 @@ class Scheduler:
                 if child.state == "ready" and child.id not in closed and len(child.leases) < child.slots:
                     del self.waiting[demand.request]
                     self._grant(demand.event, child, now)
+                    self._commands.append(GrantLease(demand.request, child.id))
                 continue
             if self._cooling(demand, now) or held_back or self._is_too_big(demand.event):
                 continue  # what memory cannot hold since the budget shrank keeps nobody else waiting
@@ -446,7 +458,6 @@ class Scheduler:
         child.expires = math.inf
         self.leases[request] = child.id
         self._keep_alive[request] = asked.keep_alive
-        self._commands.append(GrantLease(request, child.id))
 
     def _refuse(self, request: int, why: Refusal, detail: str, retry_after: int = 0) -> None:
         self._commands.append(RefuseRequest(request, why, detail, retry_after))

@@ -191,11 +191,16 @@ class Supervisor:
     async def _granted(self, request: int, order: Order, keep_alive: float | None, priority: int) -> str:
         if self._closing:
             raise shutting_down()
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        demand = order.numbered(request, keep_alive, priority)
+        child_id = self._plan.granted_at_once(demand, loop.time())
+        if child_id:
+            return child_id
+        future: asyncio.Future[str] = loop.create_future()
         self._grants[request] = future
         self._wishes[request] = order.wish
-        self._post(order.numbered(request, keep_alive, priority))
-        return future.result() if future.done() else await future
+        self._post(demand)
+        return await future
 
     def _order_again(self, model: ModelCard, asked: LoadOptions) -> Order | None:
         """The last order for this model, if it was for the same and its child and build still are what they were."""
@@ -227,7 +232,11 @@ class Supervisor:
     def _leave(self, request: int) -> None:
         self._grants.pop(request, None)
         self._wishes.pop(request, None)
-        self._post(Left(request))
+        now = asyncio.get_running_loop().time()
+        if self._plan.left_at_once(request, now):
+            self._arm(now)
+        else:
+            self._post(Left(request))
         if not self._plan.leases:
             self._free.set()
 

@@ -7,7 +7,7 @@ import math
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llamamgr.plan.events import (
     HOST,
@@ -406,8 +406,11 @@ class Histories(RuleBasedStateMachine):
         self.open: set[int] = set()
         self.granted: dict[int, str] = {}
         self.settled: set[int] = set()
+        self.short = False
 
     def tell(self, event: object) -> None:
+        if self.short and self.told_at_once(event):
+            return
         before = {c.id: set(c.leases) for c in self.plan.children.values()}
         before_taken = self.taken()
         commands = self.plan.handle(event, self.now)
@@ -441,6 +444,21 @@ class Histories(RuleBasedStateMachine):
             for device, size in holder.placement.need.items():
                 found[device] = found.get(device, 0) + size
         return found
+
+    def told_at_once(self, event: object) -> bool:
+        """The short ways of the plan, where they are open."""
+        if isinstance(event, Left):
+            return self.plan.left_at_once(event.request, self.now)
+        child = self.plan.granted_at_once(event, self.now) if isinstance(event, Requested) else ""
+        if child:
+            assert self.plan.children[child].state == "ready"
+            self.settled.add(event.request)
+            self.granted[event.request] = child
+        return bool(child)
+
+    @initialize(short=st.booleans())
+    def choose_ways(self, short: bool) -> None:
+        self.short = short
 
     @rule(
         model=st.sampled_from("abcd"),
@@ -580,3 +598,34 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=300, stateful_step_count=80, deadline=None)
+
+
+def test_a_request_that_need_not_wait_is_granted_at_once_and_leaves_as_any_other():
+    plan, other = Plan({HOST: 100}), Plan({HOST: 100})
+    for one in (plan, other):
+        one.handle(asks(1), 0)
+        one.handle(ChildBecameReady("c1"), 0)
+    assert plan.granted_at_once(asks(2), 1) == "c1"
+    other.handle(asks(2), 1)
+    assert plan.left_at_once(2, 5)
+    other.handle(Left(2), 5)
+    assert (plan.children, plan.leases, plan.deadline()) == (other.children, other.leases, other.deadline())
+
+
+def test_nothing_is_granted_at_once_past_somebody_who_waits_or_on_a_full_child():
+    plan = Plan({HOST: 100})
+    assert plan.granted_at_once(asks(1, slots=1), 0) == ""
+    plan.handle(asks(1, slots=1), 0)
+    assert plan.granted_at_once(asks(2, slots=1), 0) == "", "it is loading"
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert plan.granted_at_once(asks(3, slots=1), 0) == "", "it is full"
+    plan.handle(asks(4, slots=1), 0)
+    assert not plan.left_at_once(1, 0), "somebody waits for the slot"
+
+
+def test_a_child_that_is_to_go_after_its_request_is_not_left_at_once():
+    plan = Plan({HOST: 100})
+    plan.handle(asks(1, keep=0), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    assert not plan.left_at_once(1, 1)
+    assert isinstance(plan.handle(Left(1), 1)[0], StopChild)
