@@ -83,6 +83,8 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     chat, sound = golang.decode_sound(body, Wire, "ChatCompletionRequest", {})
     if not chat.messages:
         raise DialectError(400, "[] is too short - 'messages'", param="messages")
+    if chat.model and _is_plain(chat):
+        return Passing(chat.model, bool(chat.stream), sound)
     parts = [part for turn in chat.messages if isinstance(turn.content, list) for part in turn.content]
     addresses = images.addresses(parts) if parts else ()
     if addresses and any(not fetching or not images.is_fetchable(address) for address in addresses):
@@ -93,6 +95,18 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     changed = _changes(chat)
     media = any(map(images.values_of, parts))
     return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses)
+
+
+def _is_plain(chat: _Chat) -> bool:
+    """True for what most requests are: texts, and nothing that the engine reads otherwise."""
+    if chat.tool_choice is not NOTHING or chat.response_format is not None:
+        return False
+    if chat.reasoning_effort is not None or chat.reasoning is not NOTHING:
+        return False
+    for turn in chat.messages or ():
+        if not isinstance(turn.content, str) or turn.reasoning is not None or turn.tool_calls:
+            return False
+    return True
 
 
 def enclosed(body: bytes, fetched: Mapping[str, str]) -> bytes:
