@@ -136,6 +136,7 @@ async def _serve(
             tally=supervisor.tally,
             flags={key: value for key, value in flags.items() if value},
         )
+        supervisor.on_stopping = services.pool.forget
         reloading = Reloading(paths, flags, services, supervisor, index, builds, residents, keys, tls)
         async with (
             _front(services, config.server.address, tls) as address,

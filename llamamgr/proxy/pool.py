@@ -45,14 +45,17 @@ class Pool:
         if self._timer is None:
             self._timer = loop.call_later(IDLE_SECONDS, self._sweep)
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Close what is kept to a child that is about to stop."""
+        for _, connection in self._idle.pop(endpoint, ()):
+            connection.abort()
+
     def close(self) -> None:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for kept in self._idle.values():
-            for _, connection in kept:
-                connection.abort()
-        self._idle.clear()
+        for endpoint in list(self._idle):
+            self.forget(endpoint)
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; the oldest come first."""

@@ -61,6 +61,7 @@ class Child:
         on_healthy: Callable[[], Awaitable[None]],
         on_ready: Callable[[], None],
         before_stop: Callable[[], Awaitable[None]],
+        on_stopping: Callable[[], None],
         on_spawned: Callable[[int], None],
     ) -> None:
         self.id = child_id
@@ -76,6 +77,7 @@ class Child:
         self._on_healthy = on_healthy
         self._on_ready = on_ready
         self._before_stop = before_stop
+        self._on_stopping = on_stopping
         self._on_spawned = on_spawned
         self._is_ready = False
         self._process: ChildProcess | None = None
@@ -192,6 +194,7 @@ class Child:
         await self._stop_wanted.wait()
         if self._is_ready and not self.cause:
             await self._before_stop()
+        self._on_stopping()
         for _ in range(2):
             process.signal(signal.SIGTERM)
             await asyncio.sleep(_TERM_WAIT)

@@ -45,7 +45,7 @@ from llamamgr.plan.trial import Trials
 from llamamgr.supervise.child import Child
 from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.launch import Launch, prepare
-from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Lease, LoadOptions
+from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Endpoint, Lease, LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.memory import Memory
 from llamamgr.supervise.orders import Order, Orders
@@ -68,7 +68,8 @@ class Supervisor:
     """Owns all children; an async context manager, at whose end no child is left.
 
     ``builds`` tells which build an instance runs, and takes back one that keeps crashing; ``card_of`` the model of a
-    name in the configuration's groups. ``tally`` counts what happens.
+    name in the configuration's groups. ``tally`` counts what happens. ``on_stopping`` may be set: it is told of each child that is
+    about to be asked to stop, so that connections kept to it are closed first (an idle one holds llama-server's exit up by 0.1 s).
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Supervisor:
         children_file: Path,
         card_of: Callable[[str], ModelCard | None] | None = None,
     ) -> None:
+        self.on_stopping: Callable[[Endpoint], None] = lambda endpoint: None
         self._config = config
         self._builds = builds
         self._run = run
@@ -415,6 +417,7 @@ class Supervisor:
                 on_healthy=healthy,
                 on_ready=ready,
                 before_stop=before_stop,
+                on_stopping=lambda: self.on_stopping(child.endpoint),
                 on_spawned=spawned,
             )
         except OSError as error:

@@ -123,6 +123,14 @@ async def test_a_connection_that_nobody_needs_is_closed_soon(folder: Path) -> No
         await asyncio.wait_for(peer.closed.wait(), 5)  # llama-server itself would wait for 5 s
 
 
+async def test_connections_to_a_child_that_stops_are_closed_at_once(folder: Path) -> None:
+    async with talking(folder / "s") as (peer, pool):
+        await ask(peer, pool)
+        pool.forget(peer.endpoint)
+        assert pool.take(peer.endpoint) is None
+        await asyncio.wait_for(peer.closed.wait(), 0.5)  # sooner than it would be for being idle
+
+
 async def test_a_closed_pool_keeps_nothing(folder: Path) -> None:
     async with talking(folder / "s") as (peer, pool):
         await ask(peer, pool)

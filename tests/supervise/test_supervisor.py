@@ -409,3 +409,14 @@ async def test_a_request_with_more_priority_is_served_before_those_that_came_ear
             tasks.create_task(ask_for(owner, priority))
             await until(lambda count=count: owner.status()[0].queued == count)
     assert served == [5, 1, 0]
+
+
+async def test_a_child_is_announced_while_it_lives_before_it_is_asked_to_stop(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        told = []
+        async with owner.acquire(model()) as lease:
+            process = psutil.Process(owner.status()[0].pid)
+        owner.on_stopping = lambda endpoint: told.append((endpoint, alive(process)))
+        await owner.unload(model())
+        await until(lambda: not owner.status())
+        assert told == [(lease.endpoint, True)]
