@@ -97,7 +97,7 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses)
 
 
-def _is_plain(chat: _Chat) -> bool:
+def _is_plain(chat: Wire) -> bool:
     """True for what most requests are: texts, and nothing that the engine reads otherwise."""
     if chat.tool_choice is not NOTHING or chat.response_format is not None:
         return False

@@ -127,7 +127,7 @@ def proxy() -> None:
     """Proxies in front of an upstream that is faster than they are: requests, first bytes, chunks, CPU, memory."""
     amounts = proxies.Amounts(rounds=OPTIONS.rounds)
     if OPTIONS.tiny:
-        amounts = proxies.Amounts(rounds=1, requests=64, firsts=8, chunks=20, body=2_000_000)
+        amounts = proxies.Amounts(rounds=1, requests=64, firsts=8, chunks=20, body=2_000_000, settle=0)
     print(proxies.run(amounts, OPTIONS.llama_swap, OPTIONS.ollama), flush=True)
 
 
