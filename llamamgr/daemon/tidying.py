@@ -12,7 +12,7 @@ _GROWTH = 2 * 1024 * 1024
 
 
 async def keep_small() -> None:
-    """Give back what lies free in the heap whenever the process has grown since the last time; until cancelled.
+    """Give back what lies free in the heap while the process is larger than it need be; until cancelled.
 
     Many streams at once leave holes between what lives on, which the C library keeps; giving them back takes a millisecond.
     """
@@ -20,5 +20,6 @@ async def keep_small() -> None:
     while True:
         if resident(os.getpid()) > smallest + _GROWTH:
             await asyncio.to_thread(trim)
-            smallest = resident(os.getpid())
+            now = resident(os.getpid())
+            smallest = min(now, smallest or now)  # what is held in the middle of work is no measure
         await asyncio.sleep(_INTERVAL)

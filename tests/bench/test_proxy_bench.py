@@ -46,7 +46,7 @@ def test_the_comparison_prints_a_row_for_each_and_a_verdict_for_each_promise(tmp
         assert all(float(rate) > 0 for rate in rates), rows[name]
     assert all(float(cell) > 0 for cell in rows["llamamgr `/v1`"][9:])
     verdicts = [cells[3] for cells in tables if len(cells) == 4][2:]
-    assert len(verdicts) == 8
+    assert len(verdicts) == 10
     assert set(verdicts) <= {"held", "MISSED"}
 
 
