@@ -10,7 +10,6 @@ from llamamgr.core.errors import LlamamgrError
 from llamamgr.daemon.oracle import self_test
 from llamamgr.host.paths import Paths
 from llamamgr.instances.ladder import engine
-from llamamgr.instances.link import is_unchanged
 from llamamgr.instances.store import Store
 from llamamgr.instances.switching import fall_back
 
@@ -33,7 +32,7 @@ class CurrentBuilds:
     def recall(self, instance: str = "") -> Build | None:
         """The build as it was found last, if nothing has changed since; costs a few system calls."""
         known = self._known.get(instance or self.preferred)
-        if known is None or known[0] != self._link(known[1].card.instance) or not is_unchanged(known[1]):
+        if known is None or known[0] != self._link(known[1].card.instance) or not _is_unchanged(known[1]):
             return None
         return known[1]
 
@@ -64,3 +63,12 @@ class CurrentBuilds:
             return os.readlink(f"{self._root}/{instance}/current")  # noqa: PTH115 - asked for every request
         except OSError:
             return ""
+
+
+def _is_unchanged(build: Build) -> bool:
+    """Whether a linked build still is what its owner made it; others do not change."""
+    if build.card.source.kind != "linked":
+        return True
+    from llamamgr.instances.link import is_unchanged  # brings what builds; most daemons never need it
+
+    return is_unchanged(build)

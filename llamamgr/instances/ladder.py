@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,11 +17,12 @@ from llamamgr.core.errors import LlamamgrError, MissingToolError
 from llamamgr.host.compilers import find_tool, package_manager
 from llamamgr.host.paths import Paths
 from llamamgr.host.processes import capture
-from llamamgr.instances.build import SERVER
-from llamamgr.instances.link import borrowed, refreshed
 from llamamgr.instances.store import Store
-from llamamgr.instances.verify import SelfTest
 
+if TYPE_CHECKING:
+    from llamamgr.instances.verify import SelfTest
+
+_SERVER = "llama-server"
 _ASK = 30.0  # seconds
 
 
@@ -66,13 +68,19 @@ def engine(
     try:
         build = store.choose(name, preferred)
     except MissingToolError as error:
-        found = "" if name or store.instances()[0] else find_tool(SERVER)
+        found = "" if name or store.instances()[0] else find_tool(_SERVER)
         if not found:
             raise _ways(error) if not name else error from None
+        from llamamgr.instances.link import borrowed  # brings what builds; the daemon rarely needs it
+
         build = borrowed(Path(found), paths, test())
         say(f"no instance is installed: using {found} (b{build.card.number})")
         return build
-    return build if build.card.source.kind != "linked" else refreshed(build, store, paths, test())
+    if build.card.source.kind != "linked":
+        return build
+    from llamamgr.instances.link import refreshed
+
+    return refreshed(build, store, paths, test())
 
 
 def offer() -> Offer | None:

@@ -158,6 +158,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(_ARRIVALS.place[:nbytes])
+        self._size += nbytes  # with its framing: what is held back is to be bounded, not weighed
         is_first, self._started = not self._started, True
         try:
             whole = self._parser.whole(data) if is_first else None
@@ -189,12 +190,11 @@ class Connection(asyncio.BufferedProtocol):
         for event in events:
             if isinstance(event, http1.Body):
                 self._pieces += event.pieces
-                self._size += sum(map(len, event.pieces))
             elif isinstance(event, http1.Head):
                 self._head = event
             elif isinstance(event, http1.End):
                 self._end = event
-        if self._size > BUFFER_LIMIT and not self._paused and self._transport is not None:
+        if self._size > BUFFER_LIMIT and self._pieces and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
