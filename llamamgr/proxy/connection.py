@@ -13,8 +13,8 @@ from llamamgr.supervise.lease import Endpoint
 from llamamgr.wire import http1
 from llamamgr.wire.errors import PrematureEndError, ProtocolError
 
-BUFFER_LIMIT = 64 * 1024
-_READ = 64 * 1024
+BUFFER_LIMIT = 32 * 1024
+_READ = 48 * 1024
 
 
 class UpstreamLostError(Exception):

@@ -40,7 +40,8 @@ class Writer:
 
     async def write(self, data: bytes) -> None:
         """Send ``data``, after the head when it is the first; waits while the client is slow."""
-        await (await self._begun()).write(data)
+        response = self._response or await self._begun()
+        await response.write(data)
 
     async def finish(self) -> web.StreamResponse:
         """The good end."""

@@ -46,21 +46,35 @@ class Runs:
 
         A piece is what came as one chunk of the body, and llama-server sends a chunk for each frame.
         """
-        before, after = self.before, self.after
-        start, stop = len(before), -len(after)
-        least = start - stop
-        texts: list[bytes] = []
-        if not start or not pieces[at].startswith(before):
-            return texts
-        for piece in pieces[at:]:
-            if not piece.startswith(before) or not piece.endswith(after) or len(piece) < least:
-                break
-            texts.append(piece[start:stop])
+        if not self.before or not pieces[at].startswith(self.before):
+            return []
+        # the last piece of a read is often cut through
+        whole = pieces[at : len(pieces) if pieces[-1].endswith(self.after) else -1]
+        texts = self._all(whole)
+        if texts is None:
+            texts = self._first(whole)
         if not are_sound(texts):
             texts = list(itertools.takewhile(lambda text: are_sound([text]), texts))
         if texts:
             self._tries = 0
         return texts
+
+    def _all(self, pieces: Sequence[bytes]) -> list[bytes] | None:
+        """The texts of ``pieces`` if all of them are of the known kind: then they come together again to the same bytes."""
+        start, stop = len(self.before), -len(self.after)
+        texts = [piece[start:stop] for piece in pieces]
+        together = self.before + (self.after + self.before).join(texts) + self.after
+        return texts if together == b"".join(pieces) else None
+
+    def _first(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """The texts of those that come before the first of another kind."""
+        before, after = self.before, self.after
+        start, stop = len(before), -len(after)
+        known = itertools.takewhile(
+            lambda piece: piece.startswith(before) and piece.endswith(after) and len(piece) >= start - stop,
+            pieces,
+        )
+        return [piece[start:stop] for piece in known]
 
 
 def are_sound(texts: Sequence[bytes]) -> bool:
