@@ -16,6 +16,8 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+import psutil
+
 from llamamgr.host.processes import die_with_parent
 
 
@@ -42,6 +44,12 @@ class ChildProcess:
         if self._is_ours:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sent)
+
+    def is_halted(self) -> bool:
+        """True while a signal such as SIGSTOP keeps it from going on."""
+        with contextlib.suppress(psutil.Error):
+            return self._is_ours and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        return False
 
     def kill_group(self) -> None:
         """SIGKILL to all that is left of its group, the process included; nothing once it was reaped."""

@@ -274,6 +274,7 @@ class Scheduler:
         closed: set[str] = set()
         room: Room | None = None
         held_back = False
+        making_room: list[Demand] = []
         fitting: dict[ChildKey, Child | None] = {}
         for demand in self._in_order():
             key = demand.event.key
@@ -286,9 +287,15 @@ class Scheduler:
                 continue
             if self._cooling(demand, now) or held_back or self._is_too_big(demand.event):
                 continue  # what memory cannot hold since the budget shrank keeps nobody else waiting
+            if any(_clash(demand, earlier) for earlier in making_room):
+                continue  # or each would make room for the other for ever
             fitting.clear()  # what is started or stopped now may fit, or not fit any more
             room = room or self._room()
-            if not self._started(demand, room, now) and not self._made_room(demand, room, now):
+            if self._started(demand, room, now):
+                continue
+            if self._made_room(demand, room, now):
+                making_room.append(demand)
+            else:
                 held_back = now - demand.since >= self.limits.patience
                 closed.update(self._in_the_way(demand, room) if held_back else ())
 
@@ -461,3 +468,8 @@ class Scheduler:
 
     def _refuse(self, request: int, why: Refusal, detail: str, retry_after: int = 0) -> None:
         self._commands.append(RefuseRequest(request, why, detail, retry_after))
+
+
+def _clash(one: Demand, other: Demand) -> bool:
+    """Whether the children of these two may not live together."""
+    return one.key.model in other.event.conflicts or other.key.model in one.event.conflicts

@@ -148,7 +148,7 @@ class Child:
             self._log.write(data)
 
     async def _become_ready_and_stay_well(self, process: ChildProcess) -> None:
-        if await self._become_ready():
+        if await self._become_ready(process):
             await self._on_healthy()
             self._is_ready = True
             self._on_ready()
@@ -162,17 +162,22 @@ class Child:
             )
             self.cause = await watch.until_sick()
             process.kill_group()  # who does not answer does not stop when asked
-        else:
+        elif not self.cause:
             self.cause = f"llama-server was not ready after {self._load_wait:g} s"
             self._stop_wanted.set()
 
-    async def _become_ready(self) -> bool:
+    async def _become_ready(self, process: ChildProcess) -> bool:
+        """True once it is; False at the end of its time, or at once when somebody halted it: a load would never go on."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._load_wait
         pause = _FIRST_POLL
         while loop.time() < deadline:
             if await self._healthy(min(_PROBE_DEADLINE, deadline - loop.time())):
                 return True
+            if pause == _LONGEST_POLL and process.is_halted():
+                self.cause = "llama-server was halted (SIGSTOP) while it loaded"
+                process.kill_group()
+                return False
             await asyncio.sleep(pause)
             pause = min(_LONGEST_POLL, pause * 1.15)
         return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +83,29 @@ def test_metrics_count_tokens_and_the_seconds_they_took_once_an_answer_is_over(b
     with launched(binary, [*arguments(), "--metrics"]) as server:
         server.wait_healthy()
         post(server, "/v1/chat/completions", messages=HI, temperature=0)
-        told = server.request("GET", "/metrics")[2].decode()
-    figures = {
-        name: float(value) for name, value in re.findall(r"^llamacpp:(\w+) (\S+)$", told, re.MULTILINE)
-    }
+        figures = {"tokens_predicted_total": 0.0}
+        deadline = time.monotonic() + DEADLINE
+        while (
+            not figures["tokens_predicted_total"] and time.monotonic() < deadline
+        ):  # soon after the last byte
+            told = server.request("GET", "/metrics")[2].decode()
+            found = re.findall(r"^llamacpp:(\w+) (\S+)$", told, re.MULTILINE)
+            figures = {name: float(value) for name, value in found}
     assert figures["tokens_predicted_total"] in (6, 7)  # the last one ends the text
     assert 0 < figures["tokens_predicted_seconds_total"] < 60
 
 
 def test_a_slot_that_works_tells_its_task_and_its_tokens(server: Launched) -> None:
-    connection = UnixConnection(server.socket)
     body = {"prompt": "<|user|>count forever</s><|assistant|>", "stream": True, "n_predict": 900}
-    connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    answer.read1(200)
-    [row] = [row for row in json.loads(server.request("GET", "/slots")[2]) if row["is_processing"]]
-    connection.close()
+    rows: list[dict[str, Any]] = []
+    for _ in range(50):  # a real engine may be through before it is looked at
+        with contextlib.closing(UnixConnection(server.socket)) as connection:
+            connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
+            connection.getresponse().read1(200)
+            rows = [row for row in json.loads(server.request("GET", "/slots")[2]) if row["is_processing"]]
+        if rows and rows[0]["next_token"][0]["n_decoded"] > 0:
+            break
+    row = rows[0]
     assert row["id_task"] >= 0
     assert row["next_token"][0]["n_decoded"] > 0
 

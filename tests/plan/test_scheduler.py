@@ -252,6 +252,16 @@ def test_models_that_cannot_live_together_take_turns():
     assert plan.handle(Left(2), 5) == [StopChild("c2", "another model needs its memory")]
 
 
+def test_two_models_that_cannot_live_together_do_not_make_room_for_each_other_for_ever():
+    plan = Scheduler(100)
+    plan.handle(asks(1, "a", keep=0), 0)
+    plan.handle(asks(2, "b", conflicts=frozenset({"a"})), 0)
+    plan.handle(ChildBecameReady("c1"), 6)
+    plan.handle(Left(1), 7)
+    assert plan.handle(asks(3, "a"), 7) == []  # the room that is made for b is not a's
+    assert [command.request for command in plan.handle(ChildExited("c1", ""), 8)] == [2]
+
+
 def test_a_child_goes_to_the_first_device_that_has_room_else_is_split():
     plan = Plan({HOST: 100, "G0": 8, "G1": 10})
     wide = Placement({"G0": 6, "G1": 6, HOST: 1}, ("G0", "G1"))

@@ -239,6 +239,23 @@ async def test_a_stopped_process_is_noticed_while_a_request_waits_on_it(supervis
         assert "stopped answering /health" in cause
 
 
+async def test_a_process_that_is_halted_while_it_loads_is_not_waited_for(supervisor, fake_build):
+    async with supervisor(fake_build("slow-load=60"), load_wait=60) as owner, asyncio.TaskGroup() as tasks:
+
+        async def ask() -> str:
+            try:
+                async with owner.acquire(model()):
+                    return "ready"
+            except EngineError as error:
+                return error.what
+
+        asked = tasks.create_task(ask())
+        await until(lambda: owner.status() and owner.status()[0].pid)
+        os.kill(owner.status()[0].pid, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            assert "was halted (SIGSTOP) while it loaded" in await asked
+
+
 async def test_a_build_that_keeps_crashing_gives_way_to_the_former_one_and_waiters_move_along(
     supervisor, fake_build
 ):
