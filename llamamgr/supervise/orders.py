@@ -7,13 +7,20 @@ new build each make new ones.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 import msgspec
 
-from llamamgr.core.cards import ModelCard
+from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config
-from llamamgr.plan.events import Requested
-from llamamgr.supervise.lease import LoadOptions
-from llamamgr.supervise.wishes import Wish, stay_of
+from llamamgr.plan.events import ChildKey, Placement, Requested
+from llamamgr.plan.scheduler import Scheduler
+from llamamgr.supervise.estimates import Estimates
+from llamamgr.supervise.lease import Builds, LoadOptions
+from llamamgr.supervise.memory import Memory
+from llamamgr.supervise.running import Running
+from llamamgr.supervise.wishes import Wish, flag_arguments, merged, stay_of
 
 _MOST = 256
 
@@ -39,24 +46,68 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Orders:
-    """The last order for each model that has a child."""
+    """Works orders out, and keeps the last one for each model that has a child."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        plan: Scheduler,
+        running: Mapping[str, Running],
+        builds: Builds,
+        estimates: Estimates,
+        memory: Memory,
+    ) -> None:
+        self._plan = plan
+        self._running = running
+        self._builds = builds
+        self._estimates = estimates
+        self._memory = memory
         self._known: dict[int, Order] = {}  # by id: an order keeps its model, so no other can have it
 
     def recall(self, model: ModelCard, asked: LoadOptions, config: Config) -> Order | None:
-        """The order for the same once more; whether its child still serves and its build is current is not looked at."""
+        """The last order for this model, if it was for the same and its child and build still are what they were."""
         order = self._known.get(id(model))
-        if (
-            order is None
-            or order.wish.model is not model
-            or order.config is not config
-            or order.asked != asked
-        ):
+        if order is None or order.wish.model is not model or order.config is not config:
             return None
+        if order.asked != asked or not self._serves(order.child):
+            return None
+        return order if self._builds.recall(order.wish.options.instance) is order.wish.build else None
+
+    async def work_out(self, model: ModelCard, asked: LoadOptions, config: Config) -> Order:
+        """What a request for ``model`` asks of the plan now. Errors as ``Builds``, and ``ConfigError`` for flags of the model."""
+        settings = config.settings_of(model.name)
+        options = merged(asked, settings)
+        build = await self.build_of(options.instance)
+        wanted = self._estimates.key(model, build, options, settings)
+        child = self._serving(wanted)
+        if child:
+            running = self._running[child]
+            wish = Wish(model, build, running.wish.shape, options, settings)
+            places: tuple[Placement, ...] = (running.placement,)
+        else:
+            flag_arguments(settings, build)  # a wrong flag is told before anything waits
+            wish, places = await self._memory.places(model, build, options, settings)
+        order = Order(asked, config, wish, self._estimates.demand(0, wish, wanted, places, None), child)
+        if child:
+            self._remember(order)
         return order
 
-    def remember(self, order: Order) -> None:
+    async def build_of(self, instance: str) -> Build:
+        """The build that ``instance`` runs now."""
+        known = self._builds.recall(instance)
+        return known if known is not None else await asyncio.to_thread(self._builds, instance)
+
+    def _remember(self, order: Order) -> None:
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[id(order.wish.model)] = order
+
+    def _serving(self, wanted: ChildKey) -> str:
+        """The running child that requests for ``wanted`` can use, "" when there is none."""
+        for child in self._running:
+            if self._serves(child) and self._plan.children[child].key.serves(wanted):
+                return child
+        return ""
+
+    def _serves(self, child_id: str) -> bool:
+        child = self._plan.children.get(child_id)
+        return child is not None and child.state in ("loading", "ready") and not child.superseded

@@ -24,7 +24,6 @@ from llamamgr.plan.events import (
     AwaitMemory,
     ChildBecameReady,
     ChildExited,
-    ChildKey,
     ChildLost,
     Event,
     GrantLease,
@@ -55,7 +54,7 @@ from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
 from llamamgr.supervise.tally import Tally, reason_of
-from llamamgr.supervise.wishes import Wish, flag_arguments, identity_of, key_of, merged
+from llamamgr.supervise.wishes import Wish, identity_of, key_of
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +100,10 @@ class Supervisor:
         self._free = asyncio.Event()
         self._trials = Trials()
         self.tally = Tally()
-        self._orders = Orders()
         self._measured = Measured(state / "measured.json")
         self._estimates = Estimates(config, self._measured, card_of)
         self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
+        self._orders = Orders(self._plan, self._running, builds, self._estimates, self._memory)
         self._watches: list[asyncio.Task[None]] = []
         self._slots = SlotStore(
             state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
@@ -170,11 +169,15 @@ class Supervisor:
         """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
         since = time.monotonic()  # uvloop's own clock moves in milliseconds
         while True:
-            order = self._order_again(model, asked) or await self._order(model, asked)
+            if self._closing:
+                raise shutting_down()
+            order = self._orders.recall(model, asked, self._config)
+            if order is None:
+                order = await self._orders.work_out(model, asked, self._config)
             try:
                 child_id = await self._granted(request, order, keep_alive, priority)
             except EngineError:
-                if (await self._build(order.wish.options.instance)).key == order.wish.build.key:
+                if (await self._orders.build_of(order.wish.options.instance)).key == order.wish.build.key:
                     raise
             else:
                 running = self._running.get(child_id)
@@ -185,10 +188,6 @@ class Supervisor:
                     context, tokens = wish.shape.context, tally.tokens
                     return Lease(child_id, endpoint, wish.model, wish.build, context, waited, tokens)
             self._leave(request)
-
-    async def _build(self, instance: str) -> Build:
-        known = self._builds.recall(instance)
-        return known if known is not None else await asyncio.to_thread(self._builds, instance)
 
     async def _granted(self, request: int, order: Order, keep_alive: float | None, priority: int) -> str:
         if self._closing:
@@ -204,33 +203,6 @@ class Supervisor:
         self._post(demand)
         return await future
 
-    def _order_again(self, model: ModelCard, asked: LoadOptions) -> Order | None:
-        """The last order for this model, if it was for the same and its child and build still are what they were."""
-        order = self._orders.recall(model, asked, self._config)
-        if order is None or not self._serves(order.child):
-            return None
-        return order if self._builds.recall(order.wish.options.instance) is order.wish.build else None
-
-    async def _order(self, model: ModelCard, asked: LoadOptions) -> Order:
-        if self._closing:
-            raise shutting_down()
-        config, settings = self._config, self._config.settings_of(model.name)
-        options = merged(asked, settings)
-        build = await self._build(options.instance)
-        wanted = self._estimates.key(model, build, options, settings)
-        child_id = self._serving(wanted)
-        if child_id:
-            running = self._running[child_id]
-            wish = Wish(model, build, running.wish.shape, options, settings)
-            places: tuple[Placement, ...] = (running.placement,)
-        else:
-            flag_arguments(settings, build)  # a wrong flag is told before anything waits
-            wish, places = await self._memory.places(model, build, options, settings)
-        order = Order(asked, config, wish, self._estimates.demand(0, wish, wanted, places, None), child_id)
-        if child_id:
-            self._orders.remember(order)
-        return order
-
     def _leave(self, request: int) -> None:
         self._grants.pop(request, None)
         self._wishes.pop(request, None)
@@ -241,17 +213,6 @@ class Supervisor:
             self._post(Left(request))
         if not self._plan.leases:
             self._free.set()
-
-    def _serving(self, wanted: ChildKey) -> str:
-        """The running child that requests for ``wanted`` can use, "" when there is none."""
-        for child_id in self._running:
-            if self._serves(child_id) and self._plan.children[child_id].key.serves(wanted):
-                return child_id
-        return ""
-
-    def _serves(self, child_id: str) -> bool:
-        child = self._plan.children.get(child_id)
-        return child is not None and child.state in ("loading", "ready") and not child.superseded
 
     def reconfigure(self, config: Config) -> list[str]:
         """Take a new configuration in. Children that it would start otherwise drain; the others run on. Returns whose they are."""
