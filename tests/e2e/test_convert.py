@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def test_bench_shows_figures_remembers_them_and_draws_them(real_build: Build, ow
     ]
     history.write_text("".join(json.dumps(record) + "\n" for record in past))
     slower = llamamgr("bench", *few)
-    assert "slower: default pp32 is 100% below b1-old-cpu" in slower.stdout
+    assert re.search(r"slower: default pp32 is \d+% below b1-old-cpu", slower.stdout)  # how much is chance
     assert "llamamgr bisect --instance default --good b1 --bad b" in slower.stdout
     again = json.loads(llamamgr("bench", "--json", *few).stdout)
     assert len(again["now"]) == len(again["past"]) == len(again["drops"]) == 2
