@@ -88,4 +88,6 @@ def test_the_picture_is_xml_with_a_bar_as_long_as_its_speed_for_each_figure():
 
 
 def test_a_picture_of_nothing_fast_is_still_a_picture():
-    ElementTree.fromstring(draw("none", [record(1, 0.0)]))
+    picture = ElementTree.fromstring(draw("none", [record(1, 0.0)]))
+    assert picture.tag.endswith("svg")
+    assert "nan" not in ElementTree.tostring(picture, "unicode")

@@ -114,6 +114,7 @@ def test_memoryviews_and_maps_are_released_after_reading():
     buffer = bytearray(SMALL)
     read_header(memoryview(buffer))
     buffer.clear()  # fails while anybody holds a view
+    assert not buffer
 
 
 @pytest.mark.parametrize("length", range(len(SMALL) - 64))

@@ -75,6 +75,7 @@ def test_a_preloaded_model_is_there_before_anybody_asks(home_with_models):
     daemon = Daemon(home_with_models)
     try:
         until(lambda: [child["state"] for child in daemon.children()] == ["ready"])
+        assert [child["model"]["name"] for child in daemon.children()] == ["selftest:latest"]
     finally:
         daemon.stop()
 

@@ -100,6 +100,7 @@ def test_closing_ends_a_child_that_runs_with_its_group(loop_factory) -> None:
         await until_gone(grandchild)
         while psutil.pid_exists(child.pid):  # reaped, not only dead
             await asyncio.sleep(0.01)
+        assert not psutil.pid_exists(child.pid)
         child.kill_group()
 
     run(loop_factory, test)

@@ -295,10 +295,11 @@ async def test_when_all_are_at_work_a_newcomer_is_told_so(make_front: MakeFront)
         assert front.services.metrics.dropped == {"full": 1}
 
 
-async def test_a_limit_that_is_changed_is_in_force_at_once(front: Front) -> None:
-    async with wire(front.port) as client:
+async def test_a_limit_that_is_changed_is_in_force_at_once(make_front: MakeFront) -> None:
+    async with make_front(server=ServerConfig(head_wait=3600)) as front, wire(front.port) as client:
         front.services.config = type(front.services.config)(server=ServerConfig(head_wait=0.2))
         await client.rest()
+        assert front.services.metrics.dropped == {"head": 1}
 
 
 async def test_nothing_is_left_of_connections_that_have_gone(front: Front) -> None:
@@ -306,4 +307,6 @@ async def test_nothing_is_left_of_connections_that_have_gone(front: Front) -> No
         async with wire(front.port) as client:
             client.ask("GET /")
             await client.answer()
+            assert front.services.metrics.connections > 0
     await until(lambda: front.services.metrics.connections == 0)
+    assert not front.services.metrics.dropped

@@ -28,10 +28,13 @@ async def test_loads_waits_and_evictions_are_counted_by_model(fake_build, superv
 
 async def test_requests_that_wait_are_counted_while_they_do(fake_build, supervisor) -> None:
     async with supervisor(fake_build("load=0.5")) as owner, asyncio.TaskGroup() as tasks:
-        tasks.create_task(hold(owner))
+        held = tasks.create_task(hold(owner))
         async with asyncio.timeout(10):
             while not owner.tally.waiting:
                 await asyncio.sleep(0.01)
+        assert owner.tally.waiting == 1
+        await held
+        assert owner.tally.waiting == 0
 
 
 async def hold(owner) -> None:
