@@ -6,6 +6,7 @@ The order in which a value is decided: command line flag, environment (``LLAMAMG
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -148,7 +149,7 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hub: str = "https://huggingface.co"
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever).
 
     ``watch_config`` reads the file anew whenever it changes.
@@ -171,11 +172,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The settings of the model called ``model`` (with its tag); a table named without a tag is for every tag."""
         if not self.models:
             return NO_SETTINGS
-        wanted = model.lower()
-        tables = {name.lower(): table for name, table in self.models.items()}
+        wanted, tables = model.lower(), self._tables
         return tables.get(wanted) or tables.get(wanted.rpartition(":")[0]) or NO_SETTINGS
 
-    @property
+    @functools.cached_property
+    def _tables(self) -> dict[str, ModelConfig]:
+        return {name.lower(): table for name, table in self.models.items()}
+
+    @functools.cached_property
     def aliases(self) -> dict[str, str]:
         """Alias (lower case) → name of the model's table."""
         return {alias.lower(): name for name, table in self.models.items() for alias in table.aliases}

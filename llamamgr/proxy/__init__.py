@@ -6,7 +6,8 @@ control       ``build_control_app``: the same and ``/control/*``, for the socket
 services      what the handlers work with, given by the composition root
 connections   the connections of clients: how slow they may be, how many there may be
 site          the address it listens on, with TLS or without
-gate          middleware: who may ask (Host, Origin, key), how many, request ids, and errors as answers
+gate          the one middleware: request ids, what is counted, errors as answers
+doorkeeper    who may ask (Host, Origin, key), and how many at once
 keyring       the API keys in force, and what each of them is doing
 visit         the request that is being answered: its id, key and model, for handlers and log lines
 replies       answers and their exact headers, in each dialect

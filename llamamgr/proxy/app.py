@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from aiohttp import web
 
 from llamamgr.proxy import catalogue, gate, models, native, replies
-from llamamgr.proxy.metrics import counting, note_first_byte
 from llamamgr.proxy.routes import V1_ROUTES
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
@@ -18,18 +15,9 @@ def build_app(services: Services) -> web.Application:
     """The application for the public address. Its runner must have ``handler_cancellation`` on: a client that leaves ends its
     generation.
     """
-    server = services.config.server
-    app = web.Application(
-        middlewares=[
-            counting(services.metrics),
-            gate.answering(hints=False, noted=logging.INFO if server.access_log else logging.DEBUG),
-            gate.admit,
-        ],
-        client_max_size=server.body_limit,
-    )
+    app = web.Application(client_max_size=services.config.server.body_limit)
     app[SERVICES] = services
-    gate.guard(app)
-    app.on_response_prepare.append(note_first_byte)
+    gate.guard(app, services)
     app.cleanup_ctx.append(models.pulls)
     app.on_cleanup.append(_close_pool)
     add_public_routes(app)

@@ -91,6 +91,11 @@ class Connection(web.RequestHandler):
         elif (self._waiter is not None or not seen) and data and not self._leaving:
             self._note_part(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp says so after each piece of a body that was read, paused or not, and then parses once more and asks the loop."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def _note_requests(self, come: int, data: bytes) -> None:
         """``come`` requests are complete up to their bodies, or the last of them is none."""
         began, self._head = self._head or data, b""

@@ -9,10 +9,8 @@ import msgspec
 from aiohttp import web
 
 from llamamgr.core.errors import UsageError
-from llamamgr.proxy import replies
+from llamamgr.proxy import gate, replies
 from llamamgr.proxy.app import add_public_routes
-from llamamgr.proxy.gate import answering
-from llamamgr.proxy.metrics import counting
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
 
@@ -33,11 +31,9 @@ class _ModelBody(msgspec.Struct):
 
 def build_control_app(services: Services) -> web.Application:
     """All public routes and ``/control/*``. Who reaches the socket is this user, so Host and Origin are not looked at."""
-    app = web.Application(
-        middlewares=[counting(services.metrics), answering(hints=True)],
-        client_max_size=services.config.server.body_limit,
-    )
+    app = web.Application(client_max_size=services.config.server.body_limit)
     app[SERVICES] = services
+    gate.attend(app, services)
     add_public_routes(app)
     app.router.add_route("GET", "/control/ping", ping)
     app.router.add_route("GET", "/control/ps", ps)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from llamamgr.core.keys import Bucket, Key, Rate, draw, owner_of
 from llamamgr.wire.errors import DialectError
@@ -56,20 +55,18 @@ class Keyring:
     def has_expired(self, key: Key) -> bool:
         return key.has_expired(self._now())
 
-    @contextmanager
-    def counted(self, key: Key) -> Iterator[None]:
-        """One request of ``key``, in this block; ``DialectError`` 429 when it is one too many."""
+    def enter(self, key: Key) -> None:
+        """One request of ``key`` begins, and must ``leave``; ``DialectError`` 429 when it is one too many."""
         if key.parallel and self._running[key.hash] >= key.parallel:
             raise _too_many(key, f"{key.parallel} at once", _AT_ONCE_AGAIN)
         if key.rate:
             self._draw(key)
         self._running[key.hash] += 1
-        try:
-            yield
-        finally:
-            self._running[key.hash] -= 1
-            if not self._running[key.hash]:
-                del self._running[key.hash]
+
+    def leave(self, key: Key) -> None:
+        self._running[key.hash] -= 1
+        if not self._running[key.hash]:
+            del self._running[key.hash]
 
     def _draw(self, key: Key) -> None:
         bucket, wait = draw(self._buckets.get(key.hash), self._rates[key.hash], self._clock())

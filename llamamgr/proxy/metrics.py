@@ -5,11 +5,9 @@ A request costs two clock readings and a few additions. ``proxy.exposition`` tur
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from llamamgr.core.histogram import Histogram
 
@@ -45,34 +43,3 @@ class Metrics:
         if known is None:
             known = self.routes[path] = RouteMetrics()
         return known
-
-
-_BEGAN = web.RequestKey("began", tuple[float, RouteMetrics])
-
-
-def counting(metrics: Metrics) -> Middleware:
-    """The outermost middleware: it sees every request that has a head, and how it ended."""
-
-    @web.middleware
-    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = metrics.of(request)
-        request[_BEGAN] = (time.perf_counter(), route)
-        route.in_flight += 1
-        status = CLIENT_LEFT  # nothing else gets through the middlewares below
-        try:
-            response = await handler(request)
-            status = response.status
-        finally:
-            route.in_flight -= 1
-            route.statuses[status] += 1
-        return response
-
-    return count
-
-
-async def note_first_byte(request: web.Request, response: web.StreamResponse) -> None:
-    """Signal before any head is sent."""
-    stamp = request.get(_BEGAN)
-    if stamp is not None:  # what never reached a handler has none
-        began, route = stamp
-        route.first_byte.observe(time.perf_counter() - began)

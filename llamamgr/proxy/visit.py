@@ -7,19 +7,22 @@ decides about keys must not be reached that way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 import msgspec
 
 from llamamgr.core.keys import Key
+from llamamgr.proxy.metrics import RouteMetrics
 
 
 class Visit(msgspec.Struct):
-    """``key`` is None for a visitor without a known one, ``model`` "" until it is resolved."""
+    """``began`` is ``time.perf_counter`` when its head was read. ``key`` is None for a visitor without a known one, ``model`` ""
+    until it is resolved.
+    """
 
     id: str
+    route: RouteMetrics
+    began: float
     key: Key | None = None
     model: str = ""
     is_over: bool = False
@@ -50,15 +53,10 @@ def owner() -> str:
     return key.name if key is not None else ""
 
 
-@contextmanager
-def begun(visit: Visit) -> Iterator[Visit]:
-    """``visit`` is the current one in this block, and for tasks started in it until the block ends."""
-    token = _VISIT.set(visit)
-    try:
-        yield visit
-    finally:
-        visit.is_over = True
-        _VISIT.reset(token)
+def begin(visit: Visit) -> Visit:
+    """Make ``visit`` the current one in this task and in those it starts. Nothing is put back: a request has its own task."""
+    _VISIT.set(visit)
+    return visit
 
 
 class RequestLabel(logging.Filter):

@@ -68,7 +68,7 @@ class Orders:
         order = self._known.get(id(model))
         if order is None or order.wish.model is not model or order.config is not config:
             return None
-        if order.asked != asked or not self._serves(order.child):
+        if (order.asked is not asked and order.asked != asked) or not self._serves(order.child):
             return None
         return order if self._builds.recall(order.wish.options.instance) is order.wish.build else None
 

@@ -110,6 +110,7 @@ class Supervisor:
         )
 
     async def __aenter__(self) -> Supervisor:
+        self._loop = asyncio.get_running_loop()
         for orphan in await asyncio.to_thread(self._file.reap):
             log.warning(
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
@@ -161,57 +162,71 @@ class Supervisor:
         priority: int = 0,
     ) -> contextlib.AbstractAsyncContextManager[Lease]:
         """See ``lease.Children.acquire``."""
-        return _Acquisition(self, model, options, keep_alive, priority)
+        return _Acquisition(self, model, options, keep_alive, priority, next(self._numbers))
 
-    async def _lease(
-        self, request: int, model: ModelCard, asked: LoadOptions, keep_alive: float | None, priority: int
-    ) -> Lease:
-        """A child held for ``request``. Asked anew when it died on the way here, or when its build was given up meanwhile."""
+    def _at_once(self, hold: _Acquisition) -> Lease | None:
+        """What most requests get: a free slot of a child that runs for them. None when there is something to wait for."""
+        if self._closing:
+            return None
+        order = self._orders.recall(hold.model, hold.asked, self._config)
+        if order is None or not order.child:
+            return None
+        demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
+        child_id = self._plan.granted_at_once(demand, self._loop.time())
+        running = self._running.get(child_id)
+        return self._lease(hold, child_id, running, 0.0) if running is not None else None
+
+    async def _waited(self, hold: _Acquisition) -> Lease:
+        """A child held for a request. Asked anew when it died on the way here, or when its build was given up meanwhile."""
         since = time.monotonic()  # uvloop's own clock moves in milliseconds
         while True:
             if self._closing:
                 raise shutting_down()
-            order = self._orders.recall(model, asked, self._config)
+            order = self._orders.recall(hold.model, hold.asked, self._config)
             if order is None:
-                order = await self._orders.work_out(model, asked, self._config)
+                order = await self._orders.work_out(hold.model, hold.asked, self._config)
             try:
-                child_id = await self._granted(request, order, keep_alive, priority)
+                child_id = await self._granted(order, hold)
             except EngineError:
                 if (await self._orders.build_of(order.wish.options.instance)).key == order.wish.build.key:
                     raise
             else:
                 running = self._running.get(child_id)
                 if running is not None:
-                    wish, waited = running.wish, time.monotonic() - since
-                    tally, endpoint = self.tally.of(wish.model.name), running.child.endpoint
-                    tally.wait_seconds.observe(waited)
-                    context, tokens = wish.shape.context, tally.tokens
-                    return Lease(child_id, endpoint, wish.model, wish.build, context, waited, tokens)
-            self._leave(request)
+                    return self._lease(hold, child_id, running, time.monotonic() - since)
+            self._leave(hold)
 
-    async def _granted(self, request: int, order: Order, keep_alive: float | None, priority: int) -> str:
+    def _lease(self, hold: _Acquisition, child_id: str, running: Running, waited: float) -> Lease:
+        hold.child = child_id
+        wish = running.wish
+        tally = self.tally.of(wish.model.name)
+        tally.wait_seconds.observe(waited)
+        endpoint, context = running.child.endpoint, wish.shape.context
+        return Lease(child_id, endpoint, wish.model, wish.build, context, waited, tally.tokens)
+
+    async def _granted(self, order: Order, hold: _Acquisition) -> str:
         if self._closing:
             raise shutting_down()
-        loop = asyncio.get_running_loop()
-        demand = order.numbered(request, keep_alive, priority)
-        child_id = self._plan.granted_at_once(demand, loop.time())
+        demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
+        child_id = self._plan.granted_at_once(demand, self._loop.time())
         if child_id:
             return child_id
-        future: asyncio.Future[str] = loop.create_future()
-        self._grants[request] = future
-        self._wishes[request] = order.wish
+        future: asyncio.Future[str] = self._loop.create_future()
+        self._grants[hold.request] = future
+        self._wishes[hold.request] = order.wish
         self._post(demand)
         return await future
 
-    def _leave(self, request: int) -> None:
-        self._grants.pop(request, None)
-        self._wishes.pop(request, None)
-        now = asyncio.get_running_loop().time()
-        if self._plan.left_at_once(request, now):
-            self._arm(now)
-        else:
+    def _leave(self, hold: _Acquisition) -> None:
+        request, plan = hold.request, self._plan
+        if self._grants.pop(request, None) is not None:
+            del self._wishes[request]
+        now = self._loop.time()
+        if not plan.left_at_once(request, now):
             self._post(Left(request))
-        if not self._plan.leases:
+        elif not self._timer or not hold.child or plan.children[hold.child].expires < self._rings:
+            self._arm(now)
+        if not plan.leases:
             self._free.set()
 
     def reconfigure(self, config: Config) -> list[str]:
@@ -245,7 +260,7 @@ class Supervisor:
 
     def status(self) -> tuple[ChildStatus, ...]:
         """See ``lease.Children.status``."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         found = [
             describe(running, self._plan, child_id, now, self._memory.gauge.held(running))
             for child_id, running in self._running.items()
@@ -254,7 +269,7 @@ class Supervisor:
 
     async def look(self) -> None:
         """See ``lease.Children.look``: asks the children that worked since the last time."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         used = {child.id: child.used for child in self._plan.children.values() if child.state == "ready"}
         due = [one for key, one in self._running.items() if used.get(key, -math.inf) >= one.pace.looked]
         await asyncio.gather(*(one.pace.look(one.child.endpoint, now) for one in due))
@@ -273,7 +288,7 @@ class Supervisor:
     # -- the loop's one writer
 
     def _post(self, event: Event) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for command in self._plan.handle(event, now):
             match command:
                 case GrantLease(request, child):
@@ -313,7 +328,7 @@ class Supervisor:
         if self._timer:
             self._timer.cancel()
         self._rings = max(due, now + 0.001)
-        self._timer = asyncio.get_running_loop().call_at(self._rings, self._ring)
+        self._timer = self._loop.call_at(self._rings, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
@@ -383,11 +398,11 @@ class Supervisor:
             )
         except OSError as error:
             cause = f"llama-server could not be prepared: {error}"
-            asyncio.get_running_loop().call_soon(self._post, ChildExited(child_id, cause))
+            self._loop.call_soon(self._post, ChildExited(child_id, cause))
             return
         if child.launch.unsaid:
             log.warning("build %s has no option for: %s", wish.build.key, ", ".join(child.launch.unsaid))
-        self._trials.started(wish.build.key, asyncio.get_running_loop().time())
+        self._trials.started(wish.build.key, self._loop.time())
         running = Running(child, wish, placement, time.time(), Pace(child.progress))
         self._memory.before_load(running)
         self._running[child_id] = running
@@ -422,7 +437,7 @@ class Supervisor:
         former = await asyncio.to_thread(self._builds.former, build)
         if not running.ready and not self._measured.has_loaded(model, former):
             return
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if self._trials.crashed(build.key, identity_of(model), now, former):
             taken = await asyncio.to_thread(self._builds.give_up, build, cause)
             self._trials.forget(build.key)
@@ -455,6 +470,8 @@ class Supervisor:
 class _Acquisition:
     """One request's hold on a child, from its wait to its last byte; a generator would cost every request several µs."""
 
+    __slots__ = ("_owner", "asked", "child", "keep_alive", "model", "priority", "request")
+
     def __init__(
         self,
         owner: Supervisor,
@@ -462,27 +479,28 @@ class _Acquisition:
         asked: LoadOptions,
         keep_alive: float | None,
         priority: int,
+        request: int,
     ) -> None:
         self._owner = owner
-        self._priority = priority
-        self._model = model
-        self._asked = asked
-        self._keep_alive = keep_alive
-        self._request = next(owner._numbers)
+        self.model = model
+        self.asked = asked
+        self.keep_alive = keep_alive
+        self.priority = priority
+        self.request = request
+        self.child = ""  # whose lease it has
 
     async def __aenter__(self) -> Lease:
+        owner = self._owner
         try:
-            return await self._owner._lease(
-                self._request, self._model, self._asked, self._keep_alive, self._priority
-            )
+            return owner._at_once(self) or await owner._waited(self)
         except BaseException:
-            self._owner._leave(self._request)
+            owner._leave(self)
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._owner._leave(self._request)
+        self._owner._leave(self)
 
 
 def _limits(config: Config) -> Limits:

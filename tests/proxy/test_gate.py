@@ -12,9 +12,11 @@ import yarl
 
 from llamamgr.core.config import Config, ServerConfig
 from llamamgr.core.keys import Key, hash_of
-from llamamgr.proxy.gate import Doorkeeper, access
+from llamamgr.proxy.doorkeeper import Doorkeeper
+from llamamgr.proxy.gate import access
 from llamamgr.proxy.keyring import Keyring
-from llamamgr.proxy.visit import RequestLabel, Visit, begun
+from llamamgr.proxy.metrics import RouteMetrics
+from llamamgr.proxy.visit import RequestLabel, Visit, begin
 from tests.fakes.fake_llama_server import ENDLESS
 from tests.proxy.conftest import Front, MakeFront
 
@@ -187,9 +189,10 @@ async def test_what_outlives_its_request_is_logged_for_none(lines: Lines) -> Non
         log.warning("late")
 
     async with asyncio.TaskGroup() as tasks:
-        with begun(Visit("abc-1")):
-            tasks.create_task(outlive())
-            await asyncio.sleep(0)
+        visit = begin(Visit("abc-1", RouteMetrics(), 0.0))
+        tasks.create_task(outlive())
+        await asyncio.sleep(0)
+        visit.is_over = True
         over.set()
     assert lines.lines == ["llamamgr.test [abc-1] early", "llamamgr.test late"]
 
