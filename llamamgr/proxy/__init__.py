@@ -10,11 +10,13 @@ gate          the one middleware: request ids, what is counted, errors as answer
 doorkeeper    who may ask (Host, Origin, key), and how many at once
 keyring       the API keys in force, and what each of them is doing
 visit         the request that is being answered: its id, key and model, for handlers and log lines
+answer        a whole answer, whose head and body are mostly one piece
 replies       answers and their exact headers, in each dialect
 native        handlers of Ollama's generation endpoints
 catalogue     handlers that tell about models: tags, show, ps
 models        handlers that change which models there are: create, copy, delete, blobs, pull
 transfers     pulls under way, shared by all who ask for the same model
+shortcuts     routes that are found by one look-up
 routes        the routes of the other APIs, as one table
 description   ``/openapi.json``, made of ``operations``: every route as clients see it
 passage       ``/v1/chat/completions``: passed through, checked, under the name that was asked for

@@ -62,6 +62,7 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sending: asyncio.Future[None] | None = None
@@ -99,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
     async def drain(self) -> None:
         """Wait until what was sent has gone out so far that more may follow."""
         if self._choked and self._transport is not None:
-            self._sending = asyncio.get_running_loop().create_future()
+            self._sending = self._loop.create_future()
             await self._sending
 
     async def head(self) -> http1.Head:
@@ -118,6 +119,29 @@ class Connection(asyncio.BufferedProtocol):
         self._resume()
         return pieces
 
+    async def body(self, limit: int) -> bytes:
+        """All of the body; ``UpstreamLostError`` when it is longer than ``limit`` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while pieces := await self.pieces():
+            size += sum(map(len, pieces))
+            if size > limit:
+                raise UpstreamLostError(f"its answer is longer than {limit} bytes", started=True)
+            parts += pieces
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def ask(self, method: str, start: bytes, rest: bytes, limit: int) -> tuple[int, bytes]:
+        """Send ``start`` and ``rest``, a whole request; status and body of its answer."""
+        self.begin(method)
+        self.send(start)
+        if rest:
+            self.send(rest)
+        while self._head is None:
+            await self._news()
+        if self._end is not None and len(self._pieces) == 1:
+            return self._head.status, self._pieces.pop()  # nearly all answers: they came at once
+        return self._head.status, await self.body(limit)
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -125,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _news(self) -> None:
         if self._lost is not None:
             raise self._lost
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

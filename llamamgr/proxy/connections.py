@@ -18,11 +18,10 @@ him has his handler cancelled, which ends the generation and frees its slot.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import http
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from aiohttp import StreamReader, http_exceptions, web
@@ -30,7 +29,10 @@ from aiohttp.http import RawRequestMessage
 
 from llamamgr.core.config import ServerConfig
 from llamamgr.proxy import replies
+from llamamgr.proxy.answer import SERVER
 from llamamgr.proxy.metrics import Metrics
+from llamamgr.proxy.moments import http_date
+from llamamgr.proxy.shortcuts import Shortcuts
 
 log = logging.getLogger(__name__)
 
@@ -247,10 +249,15 @@ class FrontServer(web.Server):
     """All connections. ``limits`` tells the configuration in force, ``most`` how many the system has descriptors for."""
 
     def __init__(
-        self, inner: web.Server, limits: Callable[[], ServerConfig], metrics: Metrics, most: int
+        self,
+        inner: web.Server,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        limits: Callable[[], ServerConfig],
+        metrics: Metrics,
+        most: int,
     ) -> None:
         super().__init__(
-            inner.request_handler,
+            handler,
             request_factory=inner.request_factory,
             handler_cancellation=True,
             loop=inner._loop,
@@ -327,7 +334,8 @@ class FrontRunner(web.AppRunner):
         self._front = (limits, metrics, most)
 
     async def _make_server(self) -> web.Server:
-        return FrontServer(await super()._make_server(), *self._front)
+        inner = await super()._make_server()
+        return FrontServer(inner, Shortcuts(self.app).handle, *self._front)
 
 
 # -- last words
@@ -374,8 +382,8 @@ def _answer(status: int, message: str, path: str, retry_after: int) -> bytes:
     again = f"Retry-After: {retry_after}\r\n" if retry_after else ""
     head = (
         f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-        f"Server: {'llamamgr'}\r\n"
-        f"Date: {email.utils.formatdate(usegmt=True)}\r\n"
+        f"Server: {SERVER}\r\n"
+        f"Date: {http_date()}\r\n"
         f"X-Request-Id: {secrets.token_hex(8)}\r\n"
         f"Content-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n"

@@ -192,7 +192,7 @@ class Through:
     async def _attempt(self, lease: Lease) -> None:
         upload = self._upload()
         async with open_exchange(
-            lease.endpoint, self._method, self._target, self._headers, upload, self._length
+            lease.endpoint, self._method, self._target, tuple(self._headers), upload, self._length
         ) as exchange:
             if self._text_only and exchange.status == 200:
                 await self._text(await exchange.read())

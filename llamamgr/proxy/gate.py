@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from llamamgr.proxy import replies
+from llamamgr.proxy.answer import SERVER
 from llamamgr.proxy.doorkeeper import Doorkeeper, methods
 from llamamgr.proxy.metrics import CLIENT_LEFT
 from llamamgr.proxy.services import Services
@@ -118,13 +119,13 @@ def _head_of(
     async def complete_head(request: web.Request, response: web.StreamResponse) -> None:
         """Signal before any head is sent: request id, server name, and the origin that may read the answer."""
         headers = response.headers
-        headers["Server"] = "llamamgr"
+        headers["Server"] = SERVER
         visit = visiting()  # none where aiohttp refuses before any handler
         if visit is None:
             headers["X-Request-Id"] = _id_of(request)
         else:
             headers["X-Request-Id"] = visit.id
-            visit.route.first_byte.observe(time.perf_counter() - visit.began)
+            visit.note_first_byte()
         origin = request.headers.get("Origin")
         if origin and keeper is not None and keeper.may_read(request, origin, response.status):
             headers["Access-Control-Allow-Origin"] = keeper.allow_origin_header(origin)

@@ -1,9 +1,11 @@
-"""Moments as Ollama writes them: RFC 3339 with nanoseconds, in UTC."""
+"""Moments as Ollama writes them: RFC 3339 with nanoseconds, in UTC; and as HTTP does."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 
 # Go adds the longest duration it has (2^63 ns) for a model that is kept for ever; clients parse the year 2318 it gives
 LONGEST_SECONDS = (2**63 - 1) / 1e9
@@ -18,6 +20,16 @@ def rfc3339(nanoseconds: int) -> str:
 def expiry(seconds: float, now: int) -> str:
     """Of a child's expiry in seconds since the epoch, infinity included; ``now`` is nanoseconds."""
     return rfc3339(int(min(seconds, now / 1e9 + LONGEST_SECONDS) * 1e9))
+
+
+def http_date() -> str:
+    """Now, for a ``Date`` header; made once a second."""
+    return _http_date(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 class Stamps:

@@ -17,7 +17,7 @@ from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of, wit
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.scripted import Scripted
 from llamamgr.proxy.services import Services, services_of
-from llamamgr.proxy.upstream import Exchange, open_exchange
+from llamamgr.proxy.upstream import Exchange, ask, open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import images, openai, openai_chat
@@ -66,25 +66,20 @@ def last_words(told: Told) -> bytes:
 
 async def _whole(services: Services, want: Want, asked: openai_chat.Passing) -> bytes:
     """An answer without a stream. Nothing of it is sent before all of it is here, so it may be asked for twice."""
-    answer = b""
 
-    async def attempt(lease: Lease) -> None:
-        nonlocal answer
-        async with open_exchange(
-            lease.endpoint, "POST", _PATH, JSON, asked.body, kept=services.pool
-        ) as exchange:
-            body = await exchange.read()
-        if exchange.status != 200:
-            raise GenerationFailedError(error_of(exchange.status, body))
+    async def attempt(lease: Lease) -> bytes:
+        status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, asked.body)
+        if status != 200:
+            raise GenerationFailedError(error_of(status, body))
         try:
             answer = whole_answer(body, asked.model)
         except BadAnswerError as bad:
             raise GenerationFailedError(bad.failed) from None
         told = usage_in(body)
         lease.tokens.add(told.prompt, told.cached, told.completion)
+        return answer
 
-    await with_lease(services.children, want, _unsent, attempt)
-    return answer
+    return await with_lease(services.children, want, _unsent, attempt)
 
 
 def _unsent() -> bool:

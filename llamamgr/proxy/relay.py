@@ -52,26 +52,26 @@ def want_of(model: ModelCard) -> Want:
 
 
 async def with_lease(
-    children: Children, want: Want, sent: Callable[[], bool], use: Callable[[Lease], Awaitable[None]]
-) -> None:
-    """Run ``use`` under a lease, and once more on a new lease when its child got lost and nothing was ``sent``.
+    children: Children, want: Want, sent: Callable[[], bool], use: Callable[[Lease], Awaitable[Answer]]
+) -> Answer:
+    """What ``use`` gives under a lease; it is run once more on a new lease when its child got lost and nothing was ``sent``.
 
     ``GenerationFailedError`` tells a loss that could not be mended; errors of ``acquire`` and of ``use`` pass.
     """
-    for retry in (True, False):
+    is_first = True
+    while True:
         lease_of = children.acquire(
             want.model, want.options, keep_alive=want.keep_alive, priority=visit.priority()
         )
         async with lease_of as lease:
             try:
-                await use(lease)
+                return await use(lease)
             except UpstreamLostError as lost:
                 # known dead before the next lease is asked for, or it might be this very child again
                 cause = await children.cause_of_death(lease.child)
-                if sent() or not retry:
+                if sent() or not is_first:
                     raise GenerationFailedError(_loss(want.model, lost, cause)) from lost
-            else:
-                return
+                is_first = False
 
 
 def _loss(model: ModelCard, lost: UpstreamLostError, cause: str | None) -> Failed:

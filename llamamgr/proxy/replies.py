@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from llamamgr.core.errors import BusyError, LlamamgrError, NotFoundError, UsageError
+from llamamgr.proxy.answer import Answer
 from llamamgr.proxy.relay import GenerationFailedError
 from llamamgr.wire import anthropic, ollama, openai
 from llamamgr.wire.errors import DialectError
@@ -114,12 +115,12 @@ def refusal(request: web.Request, told: Told) -> web.Response:
         case "anthropic":
             id = _anthropic_id()  # noqa: A001 - the field's name
             body = anthropic.error_body(told.status, told.message, id)
-            return _response(told.status, body, V1_JSON, headers | anthropic_headers(id))
+            return v1(body, told.status, headers | anthropic_headers(id))
         case "openai":
             body = openai.error_body(told.status, told.message, told.param, told.code)
-            return _response(told.status, body, V1_JSON, headers)
+            return v1(body, told.status, headers)
         case "ollama":
-            return _response(told.status, ollama.error_body(told.message), NATIVE_JSON, headers)
+            return Answer(ollama.error_body(told.message), NATIVE_JSON, told.status, headers)
 
 
 def error_body(path: str, status: int, message: str) -> tuple[bytes, str]:
@@ -151,16 +152,12 @@ def left_out(tools: Sequence[str]) -> dict[str, str]:
 
 def plain(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
     """Text as the router of Ollama sends it, without a charset."""
-    return _response(status, body, "text/plain", headers or {})
+    return Answer(body, "text/plain", status, headers)
 
 
 def native(body: bytes, status: int = 200) -> web.Response:
-    return _response(status, body, NATIVE_JSON, {})
+    return Answer(body, NATIVE_JSON, status)
 
 
 def v1(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return _response(status, body, V1_JSON, headers or {})
-
-
-def _response(status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(status=status, body=body, headers={"Content-Type": content_type, **headers})
+    return Answer(body, V1_JSON, status, headers)

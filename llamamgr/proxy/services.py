@@ -14,6 +14,7 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import NotFoundError
 from llamamgr.core.hub import parse_model_name
+from llamamgr.core.keys import Key
 from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
 from llamamgr.proxy.keyring import Keyring
@@ -97,17 +98,20 @@ class Services(msgspec.Struct):
 
     def shows(self, model: str) -> bool:
         """True when the visitor may know of the model called ``model`` (with its tag)."""
-        key = current().key
-        return key is None or not key.models or key.may_use(model, self.config.aliases)
+        return self._may_use(current().key, model)
 
     def visible(self, cards: Iterable[ModelCard]) -> list[ModelCard]:
         """Those of ``cards`` that the visitor may know of."""
         return [card for card in cards if self.shows(card.name)]
 
     def _claim(self, model: str, asked: str) -> None:
-        if not self.shows(model):
+        visit = current()
+        if not self._may_use(visit.key, model):
             raise OutOfScopeError(asked)
-        current().model = model
+        visit.model = model
+
+    def _may_use(self, key: Key | None, model: str) -> bool:
+        return key is None or not key.models or key.may_use(model, self.config.aliases)
 
     def persona_of(self, model: ModelCard) -> Persona:
         """What the model's Modelfile and its settings add to a request, as they are now."""

@@ -1,23 +1,25 @@
 """One exchange with a child: one request out, one answer in as it comes.
 
-An exchange has a connection of its own, unless its request may be sent twice: llama-server closes after each stream, after 100
-requests and after 5 idle seconds (cpp-httplib's defaults), so a kept connection may be stale at the moment it is used, and a
-request that got lost on it could not be told from one that was begun.
+An exchange has a connection of its own; only what may be sent twice goes over one that was kept (``ask``). llama-server closes
+after each stream, after 100 requests and after 5 idle seconds (cpp-httplib's defaults), so a kept connection may be stale at the
+moment it is used, and a request that got lost on it could not be told from one that was begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import TypeAlias
 
 from llamamgr.proxy.connection import BUFFER_LIMIT, Connection, UpstreamLostError, connect
 from llamamgr.proxy.pool import Pool
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.wire import http1
 
-__all__ = ["ANSWER_LIMIT", "BUFFER_LIMIT", "Exchange", "Pool", "UpstreamLostError", "open_exchange"]
+__all__ = ["ANSWER_LIMIT", "BUFFER_LIMIT", "Exchange", "Pool", "UpstreamLostError", "ask", "open_exchange"]
 
+Headers: TypeAlias = tuple[tuple[str, str], ...]
 ANSWER_LIMIT = 64 * 1024 * 1024
 _LARGE = 64 * 1024  # bytes of a body that is not worth a copy behind its head
 
@@ -52,42 +54,66 @@ class Exchange:
 
     async def read(self, limit: int = ANSWER_LIMIT) -> bytes:
         """All of the body; ``UpstreamLostError`` when it is longer than ``limit`` bytes."""
-        parts: list[bytes] = []
-        size = 0
-        while pieces := await self._connection.pieces():
-            size += sum(map(len, pieces))
-            if size > limit:
-                raise UpstreamLostError(f"its answer is longer than {limit} bytes", started=True)
-            parts += pieces
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await self._connection.body(limit)
 
 
 def open_exchange(
     endpoint: Endpoint,
     method: str,
     path: str,
-    headers: Sequence[tuple[str, str]] = (),
+    headers: Headers = (),
     body: bytes | AsyncIterable[bytes] = b"",
     length: int | None = None,
-    *,
-    kept: Pool | None = None,
 ) -> AbstractAsyncContextManager[Exchange]:
     """Send one request and wait for the head of its answer; leaving the block early closes the connection at once.
 
-    A body that comes in pieces is sent as they come, ``length`` bytes in all where that is known. A request that may be sent twice
-    is sent over a connection out of ``kept`` where there is one, and its own goes there afterwards. ``UpstreamLostError`` when
+    A body that comes in pieces is sent as they come, ``length`` bytes in all where that is known. ``UpstreamLostError`` when
     nobody listens or the connection ends before a head came.
     """
-    more = [("Authorization", f"Bearer {endpoint.api_key}")] if endpoint.api_key else []
-    if kept is None:
-        more.append(("Connection", "close"))
-    if not isinstance(body, bytes):
-        start = http1.request_head(method, path, (*headers, *more), length)
-    elif len(body) > _LARGE:
-        start = http1.request_head(method, path, (*headers, *more), len(body))
+    headers = (*_with_key(endpoint, headers), ("Connection", "close"))
+    if isinstance(body, bytes):
+        start, body = _request(method, path, headers, body)
     else:
-        start, body = http1.request_bytes(method, path, (*headers, *more), body), b""
-    return _Opening(endpoint, method, start, body, kept, chunked=length is None)
+        start = http1.request_head(method, path, headers, length)
+    return _Opening(endpoint, method, start, body, chunked=length is None)
+
+
+async def ask(
+    pool: Pool, endpoint: Endpoint, method: str, path: str, headers: Headers, body: bytes
+) -> tuple[int, bytes]:
+    """Status and body of the answer to a request that may be sent twice, over a connection of ``pool`` where there is one.
+
+    ``UpstreamLostError`` as ``open_exchange`` and ``Exchange.read``.
+    """
+    start, rest = _request(method, path, _with_key(endpoint, headers), body)
+    kept = pool.take(endpoint)
+    while True:
+        connection = kept or await connect(endpoint)
+        try:
+            answer = await connection.ask(method, start, rest, ANSWER_LIMIT)
+        except UpstreamLostError as lost:
+            connection.abort()
+            if kept is None or lost.started:
+                raise
+            kept = None  # it was closed while it was kept
+        except BaseException:
+            connection.abort()
+            raise
+        else:
+            pool.give(endpoint, connection)
+            return answer
+
+
+def _with_key(endpoint: Endpoint, headers: Headers) -> Headers:
+    key = endpoint.api_key
+    return (*headers, ("Authorization", f"Bearer {key}")) if key else headers
+
+
+def _request(method: str, path: str, headers: Headers, body: bytes) -> tuple[bytes, bytes]:
+    """What is sent first, and what after it."""
+    if len(body) > _LARGE:
+        return http1.request_head(method, path, headers, len(body)), body
+    return http1.request_bytes(method, path, headers, body), b""
 
 
 class _Opening:
@@ -99,7 +125,6 @@ class _Opening:
         method: str,
         start: bytes,
         body: bytes | AsyncIterable[bytes],
-        kept: Pool | None,
         *,
         chunked: bool,
     ) -> None:
@@ -107,30 +132,17 @@ class _Opening:
         self._method = method
         self._start = start
         self._body = body
-        self._kept = kept
         self._chunked = chunked
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Exchange:
-        connection = self._kept.take(self._endpoint) if self._kept is not None else None
-        if connection is not None:
-            try:
-                return await self._ask(connection)
-            except UpstreamLostError as lost:
-                if lost.started:
-                    raise
-                # it was closed while it was kept
         return await self._ask(await connect(self._endpoint))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        connection = self._connection
-        assert connection is not None
-        if self._kept is None:
-            connection.abort()
-        else:
-            self._kept.give(self._endpoint, connection)
+        assert self._connection is not None
+        self._connection.abort()
 
     async def _ask(self, connection: Connection) -> Exchange:
         self._connection = connection

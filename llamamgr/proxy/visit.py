@@ -7,6 +7,7 @@ decides about keys must not be reached that way.
 from __future__ import annotations
 
 import logging
+import time
 from contextvars import ContextVar
 
 import msgspec
@@ -26,6 +27,10 @@ class Visit(msgspec.Struct):
     key: Key | None = None
     model: str = ""
     is_over: bool = False
+
+    def note_first_byte(self) -> None:
+        """The head of its answer is about to be written."""
+        self.route.first_byte.observe(time.perf_counter() - self.began)
 
 
 _VISIT: ContextVar[Visit] = ContextVar("visit")

@@ -141,6 +141,9 @@ class _Counted(msgspec.Struct):
     timings: _Timings | None = None
 
 
+_DECODE_COUNTED = msgspec.json.Decoder(_Counted)
+
+
 class _Progress(msgspec.Struct):
     total: int = 0
     cache: int = 0
@@ -384,7 +387,7 @@ def _usage_of(timings: _Timings | None) -> Usage:
 def usage_in(answer: bytes) -> Usage:
     """The tokens that a whole chat answer, or the last chunk of a stream, tells of; zeros where it tells nothing readable."""
     try:
-        told = msgspec.json.decode(answer, type=_Counted)
+        told = _DECODE_COUNTED.decode(answer)
     except UNREADABLE:
         return Usage()
     return _counted(told.usage, told.timings)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from llamamgr.proxy import upstream
 from llamamgr.proxy.pool import Pool
-from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
+from llamamgr.proxy.upstream import UpstreamLostError
 from llamamgr.supervise.lease import Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -55,8 +56,9 @@ async def talking(path: Path) -> AsyncIterator[tuple[Peer, Pool]]:
 
 
 async def ask(peer: Peer, pool: Pool) -> bytes:
-    async with open_exchange(peer.endpoint, "GET", "/", kept=pool) as exchange:
-        return await exchange.read()
+    status, body = await upstream.ask(pool, peer.endpoint, "GET", "/", (), b"")
+    assert status == 200
+    return body
 
 
 async def test_the_next_request_goes_over_the_connection_of_the_one_before(folder: Path) -> None:
@@ -109,8 +111,11 @@ async def test_a_connection_that_the_peer_will_close_or_that_says_too_much_is_no
 async def test_an_answer_that_is_left_early_takes_its_connection_along(folder: Path) -> None:
     async with talking(folder / "s") as (peer, pool):
         peer.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
-        async with open_exchange(peer.endpoint, "GET", "/", kept=pool) as exchange:
-            assert await anext(aiter(exchange)) == b"half"
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(ask(peer, pool))
+            while not peer.requests:
+                await asyncio.sleep(0)
+            asking.cancel()
         await asyncio.wait_for(peer.closed.wait(), 5)
         peer.answer = OK
         assert await ask(peer, pool) == b"ok"

@@ -97,8 +97,8 @@ async def test_other_models_requests_reach_the_child_byte_for_byte(
     sent: list[bytes] = []
     from llamamgr.proxy import passage
 
-    real = passage.open_exchange
-    monkeypatch.setattr(passage, "open_exchange", lambda *a, **k: (sent.append(a[4]), real(*a, **k))[1])
+    real = passage.ask
+    monkeypatch.setattr(passage, "ask", lambda *a: (sent.append(a[-1]), real(*a))[1])
     async with (
         make_front(models={"other": SETTINGS}) as front,
         front.post("/v1/chat/completions", body) as got,
