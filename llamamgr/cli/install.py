@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+
+from llamamgr.cli.options import taking
 
 if TYPE_CHECKING:
     from llamamgr.host.paths import Paths
     from llamamgr.instances.install import Installed
     from llamamgr.instances.wishes import Wish
 
-_INTERRUPTED = 130  # as shells count a SIGINT
 
+class Asked(msgspec.Struct, frozen=True):
+    """What ``install`` was asked for."""
 
-def install(
     instance: Annotated[
         str, typer.Option("--instance", "-i", metavar="NAME", help="The instance to make or change.")
-    ] = "default",
+    ] = "default"
     arch: Annotated[
         str,
         typer.Option(metavar="ARCH", help="auto, or one that `llamamgr recipes` lists. [new instance: auto]"),
-    ] = "",
+    ] = ""
     source: Annotated[
         str,
         typer.Option(
@@ -31,28 +33,29 @@ def install(
             help="git:URL[@ref], a URL, @ref, dir:PATH or package[:NAME][@VERSION]. "
             "[new instance: the official repository, else package]",
         ),
-    ] = "",
+    ] = ""
     repo_url: Annotated[
         str, typer.Option("--repo-url", "-r", metavar="URL", help="A git repository: a fork, a mirror.")
-    ] = "",
-    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch.")] = "",
-    tag: Annotated[str, typer.Option(help="Take this tag.")] = "",
-    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit.")] = "",
+    ] = ""
+    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch.")] = ""
+    tag: Annotated[str, typer.Option(help="Take this tag.")] = ""
+    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit.")] = ""
     version: Annotated[
-        str, typer.Option(metavar="bNNNN", help="Take this version, whatever the source.")
-    ] = "",
+        str,
+        typer.Option(metavar="bNNNN", help="Take this version, whatever the source."),
+    ] = ""
     prebuilt: Annotated[
         bool, typer.Option("--prebuilt", help="Take an official release archive; build nothing.")
-    ] = False,
+    ] = False
     release_index: Annotated[
         str,
         typer.Option(
             metavar="URL", help="Where releases are listed. [LLAMAMGR_RELEASES, else the official index]"
         ),
-    ] = "",
+    ] = ""
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
-    ] = 0,
+    ] = 0
     cmake_args: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,82 +64,84 @@ def install(
             metavar="ARGS",
             help="Further arguments for CMake, such as '-DGGML_BLAS=ON -DX=1'; over those the instance has. '' clears them.",
         ),
-    ] = None,
+    ] = None
     gpu_targets: Annotated[
         str, typer.Option(metavar="LIST", help="GPU generations to build for: 86;89, gfx1100.")
-    ] = "",
-    rpc: Annotated[bool | None, typer.Option("--rpc/--no-rpc", help="Build the RPC server too.")] = None,
-    pull_only: Annotated[bool, typer.Option("--pull-only", help="Fetch the source and stop there.")] = False,
+    ] = ""
+    rpc: Annotated[bool | None, typer.Option("--rpc/--no-rpc", help="Build the RPC server too.")] = None
+    pull_only: Annotated[bool, typer.Option("--pull-only", help="Fetch the source and stop there.")] = False
     update_only: Annotated[
         bool, typer.Option("--update-only", help="Update an instance that is there; never make one.")
-    ] = False,
+    ] = False
     ignore_python: Annotated[
         bool | None,
         typer.Option(
             "--ignore-python/--with-python", help="Nobody will convert models with it: look for no Python."
         ),
-    ] = None,
+    ] = None
     verify: Annotated[
         bool,
         typer.Option(
             "--verify/--no-verify", help="Let the self-test decide whether the build becomes current."
         ),
-    ] = True,
+    ] = True
     reinstall: Annotated[
         bool, typer.Option("--reinstall", help="Build again, from the newest that the source has.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
-) -> None:
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False
+
+
+@taking(Asked)
+def install(asked: Asked) -> None:
     """Get, build, verify and publish llama.cpp as an instance.
 
     What is not said stays as the instance has it. Nothing is done when the current build already is what is wanted. A build that
     fails, or gives wrong answers, never becomes current.
     """
-    from llamamgr.cli.sources import aim_of, cmake_words, source_of
-    from llamamgr.core.names import parse_instance_name
+    from llamamgr.cli.update import update_one
     from llamamgr.host.paths import Paths
-    from llamamgr.instances.wishes import Wish
 
-    wish = Wish(
-        instance=parse_instance_name(instance),
-        arch=arch,
-        source=source_of(source, repo_url, prebuilt, release_index),
-        cmake_args=cmake_words(cmake_args),
-        gpu_targets=gpu_targets,
-        rpc=rpc,
-        jobs=parallel,
-        reinstall=reinstall,
-        aim=aim_of(branch, tag, commit, version),
-        fresh=update_only,
-        verify=verify,
-        ignore_python=ignore_python,
-    )
+    wish = _wish(asked)
     paths = Paths.of_environment()
-    if dry_run:
+    if asked.dry_run:
         _print_plan(wish, paths)
-    elif pull_only:
+    elif asked.pull_only:
         _pull(wish, paths)
-    elif update_only:
-        from llamamgr.cli.update import update_one
-
+    elif asked.update_only:
         print(update_one(wish, paths).text)
     else:
         _install(wish, paths)
 
 
+def _wish(asked: Asked) -> Wish:
+    from llamamgr.cli.sources import aim_of, cmake_words, source_of
+    from llamamgr.core.names import parse_instance_name
+    from llamamgr.instances.wishes import Wish
+
+    return Wish(
+        instance=parse_instance_name(asked.instance),
+        arch=asked.arch,
+        source=source_of(asked.source, asked.repo_url, asked.prebuilt, asked.release_index),
+        cmake_args=cmake_words(asked.cmake_args),
+        gpu_targets=asked.gpu_targets,
+        rpc=asked.rpc,
+        jobs=asked.parallel,
+        reinstall=asked.reinstall,
+        aim=aim_of(asked.branch, asked.tag, asked.commit, asked.version),
+        fresh=asked.update_only,
+        verify=asked.verify,
+        ignore_python=asked.ignore_python,
+    )
+
+
 def _install(wish: Wish, paths: Paths) -> None:
-    from llamamgr.cli.install_progress import reporting
+    from llamamgr.cli.install_progress import building
     from llamamgr.daemon.oracle import self_test
-    from llamamgr.host.processes import terminate_as_interrupt
     from llamamgr.instances.install import install as perform
 
     began = time.monotonic()
-    try:
-        with terminate_as_interrupt(), reporting() as report:
-            installed = perform(wish, paths, self_test(paths), report)
-    except KeyboardInterrupt:
-        print(f"interrupted; instance {wish.instance!r} is as it was", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
+    with building(wish.instance) as report:
+        installed = perform(wish, paths, self_test(paths), report)
     _print_outcome(installed, time.monotonic() - began)
 
 

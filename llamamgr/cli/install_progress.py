@@ -18,7 +18,23 @@ _TITLES = {
     "install": "collecting",
     "verify": "verifying",
 }
+_INTERRUPTED = 130  # as shells count a SIGINT
 _TENTH = 10  # percent between two plain lines of one step
+
+
+@contextlib.contextmanager
+def building(instance: str) -> Iterator[Report]:
+    """As ``reporting``, for what leaves the instance as it was when it is interrupted: that is said, and exits with 130."""
+    import typer
+
+    from llamamgr.host.processes import terminate_as_interrupt
+
+    try:
+        with terminate_as_interrupt(), reporting() as report:
+            yield report
+    except KeyboardInterrupt:
+        print(f"interrupted; instance {instance!r} is as it was", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 @contextlib.contextmanager

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from llamamgr.instances.updating import Updated
     from llamamgr.instances.wishes import Wish
 
-_INTERRUPTED = 130
-
 
 class Done(msgspec.Struct, frozen=True):
     """One instance updated or not: a line for people, and whether another build is current now."""
@@ -73,17 +71,12 @@ def update(
 
 def update_one(wish: Wish, paths: Paths) -> Done:
     """Update one instance, showing what is going on; exits with 130 when interrupted."""
-    from llamamgr.cli.install_progress import reporting
+    from llamamgr.cli.install_progress import building
     from llamamgr.daemon.oracle import self_test
-    from llamamgr.host.processes import terminate_as_interrupt
     from llamamgr.instances.updating import update as perform
 
-    try:
-        with terminate_as_interrupt(), reporting() as report:
-            done = perform(wish, paths, self_test(paths), report)
-    except KeyboardInterrupt:
-        print(f"interrupted; instance {wish.instance!r} is as it was", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
+    with building(wish.instance) as report:
+        done = perform(wish, paths, self_test(paths), report)
     return Done(_text(done), done.outcome in ("built", "switched"))
 
 
