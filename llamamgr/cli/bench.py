@@ -33,6 +33,7 @@ def bench(
     pp = prompt processing, tg = text generation, in tokens per second: the median of the runs, ± standard deviation. Everything
     after -- goes to llama-bench as it is, such as -p 512 -n 128 -r 5 -ngl 0.
     """
+    from llamamgr.cli.output import print_json
     from llamamgr.cli.quantize import find_source
     from llamamgr.cli.stage_progress import telling
     from llamamgr.core.bench_records import drops, former
@@ -60,7 +61,7 @@ def bench(
     if svg:
         _draw(Path(svg).expanduser(), subject, [*now, *past])
     if as_json:
-        _print_json(now, past, found)
+        print_json({"now": now, "past": past, "drops": found})
     else:
         _print_tables(now, past, found)
         if svg:
@@ -106,10 +107,3 @@ def _bisect_command(drop: Drop) -> str:
     """What finds the commit."""
     ends = f"--good b{drop.before.number} --bad b{drop.now.number}"
     return f"llamamgr bisect --instance {drop.now.instance} {ends} --bench {drop.now.test[:2]} --drop 10%"
-
-
-def _print_json(now: list[Record], past: tuple[Record, ...], found: tuple[Drop, ...]) -> None:
-    import msgspec
-
-    document = {"now": now, "past": past, "drops": found}
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())

@@ -52,6 +52,7 @@ def bisect(
 
     import msgspec
 
+    from llamamgr.cli.output import print_json
     from llamamgr.cli.stage_progress import telling
     from llamamgr.host.paths import Paths
     from llamamgr.host.processes import terminate_as_interrupt
@@ -71,7 +72,7 @@ def bisect(
     with terminate_as_interrupt(), telling() as tell:
         finding = search(wanted, means, test, paths, tell)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(finding)).decode())
+        print_json(finding)
     else:
         _print(finding)
 

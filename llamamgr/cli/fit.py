@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamamgr.cli.output import human_size
+from llamamgr.cli.output import human_size, print_json
 
 if TYPE_CHECKING:
     from llamamgr.daemon.fit import Fit
@@ -35,13 +35,11 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Tell what memory a model takes by estimate, by the engine and as measured, and where it would go. Loads nothing."""
-    import msgspec
-
     from llamamgr.daemon.fit import explain
 
     found = explain(model, context=context, parallel=parallel, instance=instance)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print_json(found)
         return
     slots = "slot" if found.parallel == 1 else "slots"
     print(f"{found.model} on {found.build}: {found.parallel} {slots} of {found.context} tokens\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llamamgr.cli.output import human_size, print_table
+from llamamgr.cli.output import human_size, print_json, print_table
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import ModelCard
@@ -84,4 +84,4 @@ def _print_json(listing: Listing) -> None:
         "models": [msgspec.structs.asdict(card) for card in listing.models],
         "skipped": [msgspec.structs.asdict(fault) for fault in listing.skipped],
     }
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    print_json(document)

@@ -1,8 +1,11 @@
-"""What commands print: plain tables and numbers for people."""
+"""What commands print: plain tables and numbers for people, JSON for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import msgspec
+import typer
 
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "?")
 
@@ -18,6 +21,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     for line in [head, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_json(document: object) -> None:
+    """One document, indented."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
 def human_size(size: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llamamgr.cli.output import human_size
+from llamamgr.cli.output import human_size, print_json
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import ModelCard
@@ -47,7 +47,9 @@ def show(
         _print_texts(card, header, [key for key, wanted in asked.items() if wanted])
         return
     if as_json:
-        _print_json(card, header, verbose)
+        from llamamgr.models.details import show_answer
+
+        print_json(show_answer(card, header, verbose))
         return
     for title, rows in _sections(card, header, verbose):
         _print_section(title, rows)
@@ -136,11 +138,3 @@ def _print_section(title: str, rows: list[tuple[str, str]]) -> None:
     for key, value in rows:
         print(f"    {key.ljust(width)}    {value}".rstrip())
     print()
-
-
-def _print_json(card: ModelCard, header: Header, verbose: bool) -> None:
-    import msgspec
-
-    from llamamgr.models.details import show_answer
-
-    typer.echo(msgspec.json.format(msgspec.json.encode(show_answer(card, header, verbose))).decode())
