@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from llamamgr.cli.options import taking
+from llamamgr.cli.output import human_size, print_json
+from llamamgr.cli.quantize import indexed_names, next_step, print_made
+
 if TYPE_CHECKING:
     from llamamgr.core.cards import Build
     from llamamgr.core.quant_types import QuantType
@@ -19,104 +23,100 @@ if TYPE_CHECKING:
 context_settings = {"allow_extra_args": True}
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What is to be done: conversions, where the converted file goes ("" = nowhere), and the quantised files to make of it."""
+class Asked(msgspec.Struct, frozen=True):
+    """What ``convert`` was asked for."""
 
-    source: str
-    name: str
-    lora: bool
-    projector: bool
-    base: str
-    outtype: str
-    folder: Path
-    file: str
-    keeps: bool
-    quants: tuple[tuple[QuantType, Path], ...]
-    flags: tuple[str, ...]
-    trusted: bool
-    replace: bool
-
-
-def convert(
-    ctx: typer.Context,
+    ctx: typer.Context
     source: Annotated[
         str,
         typer.Option(
             "--input", "-i", metavar="DIR|ORG/REPO", help="A folder, or a repository of Hugging Face."
         ),
-    ],
+    ]
     output: Annotated[
         str,
         typer.Option("--output", "-o", metavar="PATH", help="A GGUF file, or a folder. [the own store]"),
-    ] = "",
+    ] = ""
     outtype: Annotated[
         str, typer.Option("--type", "-t", metavar="TYPE", help="auto, f16, bf16, q8_0, f32, tq1_0, tq2_0")
-    ] = "auto",
+    ] = "auto"
     quants: Annotated[
         list[str] | None,
         typer.Option(
             "--quant", "-q", metavar="TYPE", help="Quantize the result, such as to Q4_K_M; several allowed."
         ),
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="With --quant: keep the unquantized file too.")
-    ] = False,
+    ] = None
+    keep: Annotated[bool, typer.Option("--keep", help="With --quant: keep the unquantized file too.")] = False
     mmproj: Annotated[
         bool, typer.Option("--mmproj", help="Make the projector of a vision or audio model too.")
-    ] = False,
-    lora: Annotated[bool, typer.Option("--lora", help="The input is a LoRA adapter.")] = False,
+    ] = False
+    lora: Annotated[bool, typer.Option("--lora", help="The input is a LoRA adapter.")] = False
     base: Annotated[
         str, typer.Option(metavar="DIR|ORG/REPO", help="The adapter's base model. [what the adapter names]")
-    ] = "",
+    ] = ""
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let Python code that the model brings run.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")] = False,
-    instance: Annotated[str, typer.Option("--instance", help="The instance whose scripts run.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+    ] = False
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")] = False
+    instance: Annotated[str, typer.Option("--instance", help="The instance whose scripts run.")] = ""
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be done: where the converted file goes ("" = named by type and model), and the quantised files to make of it."""
+
+    asked: Asked
+    name: str
+    folder: Path
+    file: str
+    quants: tuple[tuple[QuantType, Path], ...]
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the converted model itself is wanted, and not only what is made of it."""
+        return self.asked.keep or not self.quants
+
+
+@taking(Asked)
+def convert(asked: Asked) -> None:
     """Make a GGUF of a Hugging Face model or adapter, with llama.cpp's own scripts in a Python environment of their own.
 
     The environment (about 1 GB) is made at the first use. Everything after -- goes to the script as it is.
     """
     from llamamgr.cli.stage_progress import telling
     from llamamgr.core.errors import UsageError
-    from llamamgr.core.quant_types import find_type
     from llamamgr.host.paths import Paths
     from llamamgr.host.processes import terminate_as_interrupt
     from llamamgr.host.settings import load_config
-    from llamamgr.instances.convert import name_for
-    from llamamgr.instances.quantize import known_types, several_targets
     from llamamgr.instances.store import Store
 
-    if lora and (quants or mmproj):
+    if asked.lora and (asked.quants or asked.mmproj):
         raise UsageError("an adapter has no projector and is not quantized", "leave out --quant and --mmproj")
     paths = Paths.of_environment()
-    build = Store(paths).choose(instance, load_config(paths).instance)
-    name = name_for(source)
-    kinds = [find_type(known_types(build), kind) for kind in quants] if quants else []
-    folder, file = _place(output, paths.models, bool(kinds))
-    plan = Plan(
-        source=source,
-        name=name,
-        lora=lora,
-        projector=mmproj,
-        base=base,
-        outtype=outtype.lower(),
-        folder=folder,
-        file=file,
-        keeps=keep or not kinds,
-        quants=several_targets(Path(f"{name}.gguf"), kinds, output, paths.models),
-        flags=tuple(ctx.args),
-        trusted=trust_remote_code,
-        replace=force,
-    )
+    build = Store(paths).choose(asked.instance, load_config(paths).instance)
+    plan = _plan(asked, build, paths)
     with terminate_as_interrupt(), telling() as tell:
         files, made = _carry_out(plan, build, paths, tell)
-    _print_outcome(files, made, paths, lora, as_json)
+    if asked.as_json:
+        _print_json(files, made, paths)
+    else:
+        _print_outcome(files, made, paths, asked.lora)
 
 
 convert.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _plan(asked: Asked, build: Build, paths: Paths) -> Plan:
+    from llamamgr.core.quant_types import find_type
+    from llamamgr.instances.convert import name_for
+    from llamamgr.instances.quantize import known_types, several_targets
+
+    name = name_for(asked.source)
+    types = known_types(build) if asked.quants else ()
+    kinds = [find_type(types, kind) for kind in asked.quants or ()]
+    folder, file = _place(asked.output, paths.models, bool(kinds))
+    targets = several_targets(Path(f"{name}.gguf"), kinds, asked.output, paths.models)
+    return Plan(asked, name, folder, file, targets)
 
 
 def _place(output: str, store: Path, quantizes: bool) -> tuple[Path, str]:
@@ -141,7 +141,7 @@ def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list
     from llamamgr.instances.quantize import Order as Quantizing
     from llamamgr.instances.quantize import quantize
 
-    if not plan.replace:  # what is known now should not fail after an hour
+    if not plan.asked.force:  # what is known now should not fail after an hour
         for target in [plan.folder / plan.file] * bool(plan.file) + [target for _, target in plan.quants]:
             refuse_existing(target)
     for order in _orders(plan, tell, weights=False):  # an hour's download should not end in a refusal
@@ -152,7 +152,7 @@ def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list
     with scratch_beside(plan.folder / (plan.file or f"{plan.name}.gguf"), locks) as scratch:
         files = _converted(plan, orders, build, python, scratch, tell)
         made = [
-            quantize(build, Quantizing(files[0], target, kind, replace=plan.replace), locks, tell)
+            quantize(build, Quantizing(files[0], target, kind, replace=plan.asked.force), locks, tell)
             for kind, target in plan.quants
         ]
         return _revealed(plan, files), made
@@ -177,33 +177,44 @@ def _revealed(plan: Plan, files: list[Path]) -> list[Path]:
 
     shown = []
     for number, made in enumerate(files):
-        if number == 0 and not plan.keeps:
+        if number == 0 and not plan.keeps_model:
             continue
         named = plan.file if number == 0 else (f"mmproj-{plan.file}" if plan.file else "")
-        shown.append(reveal(made, plan.folder / (named or made.name), replace=plan.replace))
+        shown.append(reveal(made, plan.folder / (named or made.name), replace=plan.asked.force))
     return shown
 
 
 def _orders(plan: Plan, tell: Tell, *, weights: bool) -> list[Order]:
     """The model or adapter, then its projector. What is in repositories is fetched first, the weights only where asked."""
-    from llamamgr.core.errors import UsageError
-    from llamamgr.instances.convert import Order, base_of
+    from llamamgr.instances.convert import Order
 
-    model = _on_disk(plan.source, tell, weights=weights, code=plan.trusted)
-    base = None
-    if plan.lora:
-        named = plan.base or base_of(model)
-        if not named:
-            raise UsageError(
-                f"{plan.source} does not name its base model", "name it: --base DIR or --base org/repo"
-            )
-        base = _on_disk(named, tell, weights=False, code=plan.trusted)
+    asked = plan.asked
+    model = _on_disk(asked.source, tell, weights=weights, code=asked.trust_remote_code)
     order = Order(
-        model, plan.name, "adapter" if plan.lora else "model", plan.outtype, base, plan.flags, plan.trusted
+        model,
+        plan.name,
+        "adapter" if asked.lora else "model",
+        asked.outtype.lower(),
+        _base(asked, model, tell) if asked.lora else None,
+        tuple(asked.ctx.args),
+        asked.trust_remote_code,
     )
-    if not plan.projector:
+    if not asked.mmproj:
         return [order]
     return [order, msgspec.structs.replace(order, kind="projector")]
+
+
+def _base(asked: Asked, adapter: Path, tell: Tell) -> Path:
+    """The adapter's base model, without its weights."""
+    from llamamgr.core.errors import UsageError
+    from llamamgr.instances.convert import base_of
+
+    named = asked.base or base_of(adapter)
+    if not named:
+        raise UsageError(
+            f"{asked.source} does not name its base model", "name it: --base DIR or --base org/repo"
+        )
+    return _on_disk(named, tell, weights=False, code=asked.trust_remote_code)
 
 
 def _on_disk(text: str, tell: Tell, *, weights: bool, code: bool) -> Path:
@@ -223,16 +234,13 @@ def _on_disk(text: str, tell: Tell, *, weights: bool, code: bool) -> Path:
     return fetch(name, revision, lambda names: files_to_fetch(names, weights=weights, code=code), tell)
 
 
-def _print_outcome(files: list[Path], made: list[Quantized], paths: Paths, lora: bool, as_json: bool) -> None:
-    from llamamgr.cli.output import human_size
-    from llamamgr.cli.quantize import indexed_names, next_step, print_made
+def _print_json(files: list[Path], made: list[Quantized], paths: Paths) -> None:
+    names = indexed_names(paths)
+    every = [str(path) for path in files] + [path for one in made for path in one.paths]
+    print_json([{"path": p, "size": Path(p).stat().st_size, "name": names.get(p, "")} for p in every])
 
-    if as_json:
-        names = indexed_names(paths)
-        every = [str(path) for path in files] + [path for one in made for path in one.paths]
-        documents = [{"path": p, "size": Path(p).stat().st_size, "name": names.get(p, "")} for p in every]
-        typer.echo(msgspec.json.format(msgspec.json.encode(documents)).decode())
-        return
+
+def _print_outcome(files: list[Path], made: list[Quantized], paths: Paths, lora: bool) -> None:
     names = indexed_names(paths) if files else {}
     for path in files:
         typer.echo(f"{path}: {human_size(path.stat().st_size)}")

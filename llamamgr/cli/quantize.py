@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+
+from llamamgr.cli.options import taking
+from llamamgr.cli.output import human_size, print_json, print_table
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import Build
@@ -16,72 +20,88 @@ if TYPE_CHECKING:
 context_settings = {"allow_extra_args": True}
 
 
-def quantize(
-    ctx: typer.Context,
+class Asked(msgspec.Struct, frozen=True):
+    """What ``quantize`` was asked for."""
+
+    ctx: typer.Context
     source: Annotated[
         str, typer.Option("--input", "-i", metavar="IN", help="A GGUF file, or a model of `llamamgr list`.")
-    ] = "",
+    ] = ""
     output: Annotated[
         str,
         typer.Option(
             "--output", "-o", metavar="OUT", help="A file, a folder, or a name with {type}. [the own store]"
         ),
-    ] = "",
+    ] = ""
     kinds: Annotated[
         list[str] | None,
         typer.Option("--quant", "-q", metavar="TYPE", help="Such as Q4_K_M; may be said several times."),
-    ] = None,
-    imatrix: Annotated[str, typer.Option(metavar="FILE", help="Importance matrix of llama-imatrix.")] = "",
+    ] = None
+    imatrix: Annotated[str, typer.Option(metavar="FILE", help="Importance matrix of llama-imatrix.")] = ""
     tensor_type: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TYPE", help="Another type for these tensors.")
-    ] = None,
-    pure: Annotated[bool, typer.Option("--pure", help="All tensors in the one type, no mixture.")] = False,
+    ] = None
+    pure: Annotated[bool, typer.Option("--pure", help="All tensors in the one type, no mixture.")] = False
     allow_requantize: Annotated[
         bool, typer.Option("--allow-requantize", help="Take an input that is quantized already.")
-    ] = False,
-    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="[the tool's choice]")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the sizes.")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")] = False,
-    instance: Annotated[str, typer.Option("--instance", help="The instance whose llama-quantize runs.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+    ] = False
+    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="[the tool's choice]")] = 0
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the sizes.")] = False
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite what exists.")] = False
+    instance: Annotated[str, typer.Option("--instance", help="The instance whose llama-quantize runs.")] = ""
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+
+
+@taking(Asked)
+def quantize(asked: Asked) -> None:
     """Write a model in fewer bits per weight. Without --input and --quant: the types there are.
 
     Everything after -- goes to llama-quantize as it is.
     """
     from llamamgr.core.errors import UsageError
-    from llamamgr.core.quant_types import find_type
     from llamamgr.host.paths import Paths
     from llamamgr.host.settings import load_config
-    from llamamgr.instances.quantize import Order, known_types, several_targets
+    from llamamgr.instances.quantize import known_types
     from llamamgr.instances.store import Store
 
     paths = Paths.of_environment()
-    config = load_config(paths)
-    build = Store(paths).choose(instance, config.instance)
+    build = Store(paths).choose(asked.instance, load_config(paths).instance)
     types = known_types(build)
-    if not source and not kinds:
-        _print_types(types, as_json)
+    if not asked.source and not asked.kinds:
+        _print_types(types, asked.as_json)
         return
-    if not source or not kinds:
-        missing = "--input FILE" if not source else "--quant TYPE"
+    if not asked.source or not asked.kinds:
+        missing = "--input FILE" if not asked.source else "--quant TYPE"
         raise UsageError(f"quantize needs {missing} too", "llamamgr quantize -i FILE -q Q4_K_M")
-    flags = [word for name in tensor_type or [] for word in ("--tensor-type", name)]
-    flags += ["--imatrix", str(Path(imatrix).expanduser())] if imatrix else []
-    flags += ["--pure"] if pure else []
-    flags += ["--allow-requantize"] if allow_requantize else []
-    path = find_source(source, paths)
-    targets = several_targets(path, [find_type(types, kind) for kind in kinds], output, paths.models)
-    orders = [
-        Order(path, target, kind, (*flags, *ctx.args), threads, replace=force) for kind, target in targets
-    ]
-    if dry_run:
-        _print_preview(build, orders, as_json)
+    orders = _orders(asked, types, paths)
+    if asked.dry_run:
+        _print_preview(build, orders, asked.as_json)
     else:
-        print_made(quantize_all(build, orders, paths), paths, as_json)
+        print_made(quantize_all(build, orders, paths), paths, asked.as_json)
 
 
 quantize.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _orders(asked: Asked, types: tuple[QuantType, ...], paths: Paths) -> list[Order]:
+    """One for each type."""
+    from llamamgr.core.quant_types import find_type
+    from llamamgr.instances.quantize import Order, several_targets
+
+    path = find_source(asked.source, paths)
+    kinds = [find_type(types, kind) for kind in asked.kinds or ()]
+    targets = several_targets(path, kinds, asked.output, paths.models)
+    flags = _flags(asked)
+    return [Order(path, target, kind, flags, asked.threads, replace=asked.force) for kind, target in targets]
+
+
+def _flags(asked: Asked) -> tuple[str, ...]:
+    """For llama-quantize: what the options say, then what stands after --."""
+    flags = [word for name in asked.tensor_type or [] for word in ("--tensor-type", name)]
+    flags += ["--imatrix", str(Path(asked.imatrix).expanduser())] if asked.imatrix else []
+    flags += ["--pure"] if asked.pure else []
+    flags += ["--allow-requantize"] if asked.allow_requantize else []
+    return (*flags, *asked.ctx.args)
 
 
 def find_source(text: str, paths: Paths) -> Path:
@@ -114,15 +134,12 @@ def quantize_all(build: Build, orders: list[Order], paths: Paths) -> list[Quanti
 
 def print_made(made: list[Quantized], paths: Paths, as_json: bool) -> None:
     """What was made, and by which name the index knows it."""
-    import msgspec
-
     from llamamgr.cli.install_progress import clock
-    from llamamgr.cli.output import human_size
 
     names = indexed_names(paths)
     if as_json:
         documents = [msgspec.to_builtins(one) | {"name": names.get(one.paths[0], "")} for one in made]
-        typer.echo(msgspec.json.format(msgspec.json.encode(documents)).decode())
+        print_json(documents)
         return
     for one in made:
         bits = f", {one.sizes.bits:g} bits per weight" if one.sizes.bits else ""
@@ -146,21 +163,14 @@ def next_step(path: str, names: dict[str, str]) -> str:
 
 
 def _print_types(types: tuple[QuantType, ...], as_json: bool) -> None:
-    import msgspec
-
-    from llamamgr.cli.output import print_table
-
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(types)).decode())
+        print_json(types)
         return
     rows = [(kind.name, f"{kind.bits:g}" if kind.bits else "-", kind.note) for kind in types]
     print_table(("TYPE", "BITS/WEIGHT", "NOTE"), rows)
 
 
 def _print_preview(build: Build, orders: list[Order], as_json: bool) -> None:
-    import msgspec
-
-    from llamamgr.cli.output import human_size, print_table
     from llamamgr.core.errors import MissingToolError
     from llamamgr.instances.quantize import preview
 
@@ -177,7 +187,7 @@ def _print_preview(build: Build, orders: list[Order], as_json: bool) -> None:
         documents = [
             {"type": o.kind.name, "target": str(o.target), **msgspec.to_builtins(s)} for o, s in found
         ]
-        typer.echo(msgspec.json.format(msgspec.json.encode(documents)).decode())
+        print_json(documents)
         return
     rows = [
         (o.kind.name, human_size(s.before), human_size(s.after), f"{s.bits:g}", str(o.target))
