@@ -26,10 +26,10 @@ Times are seconds on any one monotonic clock; sizes are bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from llamamgr.plan.clearance import Clearance
 from llamamgr.plan.events import (
     AwaitMemory,
     BudgetMeasured,
@@ -55,62 +55,26 @@ from llamamgr.plan.events import (
     TtlChanged,
     UnloadForced,
 )
-from llamamgr.plan.placement import best_tier
+from llamamgr.plan.situation import Situation
 from llamamgr.plan.state import Child, Demand, Residue, Room, Troubles
 
 _ROOM = "another model needs its memory"
 
 
-class Scheduler:
-    """The state; ``handle(event, now)`` is the only way to change it."""
+class Scheduler(Situation):
+    """The situation, and what changes it: ``handle(event, now)`` is the only way."""
 
     def __init__(self, budget: dict[str, int], limits: Limits | None = None) -> None:
-        self.budget = budget
-        self.limits = limits or Limits()
-        self.children: dict[str, Child] = {}
-        self.waiting: dict[int, Demand] = {}
-        self.leases: dict[int, str] = {}
-        self.residues: dict[str, Residue] = {}
+        super().__init__(budget, limits or Limits())
         self._troubles = Troubles()
         self._keep_alive: dict[int, float] = {}
         self._commands: list[Command] = []
         self._born = 0
         self._now = 0.0
 
-    # -- reading
-
-    def queued(self, child: Child) -> int:
-        """Demands that wait for this child."""
-        return sum(1 for demand in self.waiting.values() if child.key.serves(demand.key))
-
     def deadline(self) -> float:
         """When ``TimePassed`` is due next; infinite when nothing waits for time."""
-        limits, now, soonest = self.limits, self._now, math.inf
-        idle = [child for child in self.children.values() if child.is_idle]
-        for child in idle:
-            if now < child.expires < soonest:
-                soonest = child.expires
-        if not self.waiting:
-            return soonest
-        # demands wait in the order they came, so of each limit the first that is not past is the soonest
-        for limit in (limits.queue_wait, limits.patience):
-            coming = (demand.since + limit for demand in self.waiting.values())
-            soonest = min(soonest, next((at for at in coming if at > now), math.inf))
-        due = [residue.until for residue in self.residues.values()]
-        if limits.min_residency:
-            due += [child.ready_at + limits.min_residency for child in idle]
-        return min((at for at in due if now < at < soonest), default=soonest)
-
-    def taken(self) -> list[Placement]:
-        """Of all children, and of those whose memory has yet to be seen free."""
-        gone = [residue.placement for residue in self.residues.values()]
-        return [child.placement for child in self.children.values()] + gone
-
-    def lacks_room(self) -> bool:
-        """Somebody waits for memory, and not for a child that is there or on its way."""
-        return any(self._fitting(demand.key) is None for demand in self.waiting.values())
-
-    # -- changing
+        return self.next_due(self._now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event in; the commands that follow from it, in order."""
@@ -135,10 +99,7 @@ class Scheduler:
             case TtlChanged(child, ttl):
                 self._limit_stay(child, ttl)
             case UnloadForced(model):
-                for one in [
-                    c for c in self.children.values() if c.key.model == model and c.state != "stopping"
-                ]:
-                    self._stop(one, "somebody wants it gone at once")
+                self._unload(model)
             case MemoryFreed(child):
                 self.residues.pop(child, None)
             case BudgetMeasured(budget):
@@ -154,7 +115,7 @@ class Scheduler:
 
     def granted_at_once(self, event: Requested, now: float) -> str:
         """The child that ``event`` is granted, if it need not wait; else "", and it must be told to ``handle``."""
-        child = None if self.waiting else self._fitting(event.key)
+        child = None if self.waiting else self.fitting(event.key)
         if child is None or child.state != "ready" or len(child.leases) >= child.slots:
             return ""
         self._now = now
@@ -171,7 +132,7 @@ class Scheduler:
         return True
 
     def _requested(self, event: Requested, now: float) -> None:
-        if self._fitting(event.key) is None and self._is_too_big(event):
+        if self.fitting(event.key) is None and self.is_too_big(event):
             least = min(place.total for place in event.placements)
             most = sum(self.budget.values())
             self._refuse(event.request, "too_big", f"it needs about {least} bytes, the budget is {most}")
@@ -179,10 +140,6 @@ class Scheduler:
             self._refuse(event.request, "queue_full", f"{len(self.waiting)} requests wait already", 1)
         else:
             self.waiting[event.request] = Demand(event, now)
-
-    def _is_too_big(self, event: Requested) -> bool:
-        whole = Room(self.budget)
-        return all(whole.short_of(place) for place in event.placements)
 
     def _left(self, request: int, now: float) -> None:
         self.waiting.pop(request, None)
@@ -240,6 +197,11 @@ class Scheduler:
             if demand.key.model == model:
                 demand.event = msgspec.structs.replace(demand.event, keep_alive=keep_alive)
 
+    def _unload(self, model: str) -> None:
+        for child in self.children.values():
+            if child.key.model == model and child.state != "stopping":
+                self._stop(child, "somebody wants it gone at once")
+
     def _limit_stay(self, child_id: str, ttl: float) -> None:
         child = self.children.get(child_id)
         if child is not None:
@@ -252,7 +214,7 @@ class Scheduler:
         for child in list(self.children.values()):
             if child.is_idle and child.superseded:
                 self._stop(child, child.superseded)
-            elif child.is_idle and child.expires <= now and not self._wanted(child):
+            elif child.is_idle and child.expires <= now and not self.is_wanted(child):
                 ran_out = "ttl" if child.ttl < child.keep_alive else "keep-alive"
                 self._stop(child, f"its {ran_out} ran out")
         while (
@@ -262,9 +224,6 @@ class Scheduler:
             del self.waiting[first.request]
             detail = f"it waited {self.limits.queue_wait:g} s for its turn"
             self._refuse(first.request, "waited_too_long", detail, 5)
-
-    def _wanted(self, child: Child) -> bool:
-        return not child.superseded and any(child.key.serves(d.key) for d in self.waiting.values())
 
     # -- the pass over the waiting
 
@@ -276,148 +235,51 @@ class Scheduler:
         held_back = False
         making_room: list[Demand] = []
         fitting: dict[ChildKey, Child | None] = {}
-        for demand in self._in_order():
+        for demand in self.in_order():
             key = demand.event.key
-            child = fitting[key] if key in fitting else fitting.setdefault(key, self._fitting(key))
+            child = fitting[key] if key in fitting else fitting.setdefault(key, self.fitting(key))
             if child is not None:
                 if child.state == "ready" and child.id not in closed and len(child.leases) < child.slots:
                     del self.waiting[demand.request]
                     self._grant(demand.event, child, now)
                     self._commands.append(GrantLease(demand.request, child.id))
                 continue
-            if self._cooling(demand, now) or held_back or self._is_too_big(demand.event):
+            if self._cooling(demand, now) or held_back or self.is_too_big(demand.event):
                 continue  # what memory cannot hold since the budget shrank keeps nobody else waiting
             if any(_clash(demand, earlier) for earlier in making_room):
                 continue  # or each would make room for the other for ever
             fitting.clear()  # what is started or stopped now may fit, or not fit any more
-            room = room or self._room()
+            room = room or self.room()
             if self._started(demand, room, now):
                 continue
-            if self._made_room(demand, room, now):
+            clearance = Clearance(self, demand, room, now)
+            if self._made_room(clearance, room):
                 making_room.append(demand)
             else:
                 held_back = now - demand.since >= self.limits.patience
-                closed.update(self._in_the_way(demand, room) if held_back else ())
-
-    def _in_order(self) -> list[Demand]:
-        waiting = list(self.waiting.values())
-        return (
-            sorted(waiting, key=lambda demand: demand.rank)
-            if any(d.event.priority for d in waiting)
-            else waiting
-        )
+                closed.update(clearance.in_the_way() if held_back else ())
 
     def _started(self, demand: Demand, room: Room, now: float) -> bool:
         """Start the child where memory is free, if nothing it cannot live beside is there."""
-        if self._too_many() or self._clashing(demand):
+        if self.is_crowded() or self.clashing(demand):
             return False
-        for placement in self._candidates(demand):
+        for placement in self.candidates(demand):
             if not room.short_of(placement):
                 self._start(demand, placement, now)
                 room.take(placement)
                 return True
         return False
 
-    def _made_room(self, demand: Demand, room: Room, now: float) -> bool:
-        """Stop idle children so that a placement fits once they and those already stopping are gone; its room is spoken for."""
-        leaving = [child for child in self.children.values() if child.state == "stopping"]
-        must_go = [child for child in self._clashing(demand) if child.state != "stopping"]
-        idle = [c for c in self._by_worth(self.children.values(), now) if self._may_go_for(c, demand, now)]
-        if any(child not in idle for child in must_go):
+    def _made_room(self, clearance: Clearance, room: Room) -> bool:
+        """Stop the idle children that are in the way; the room that they and those already stopping leave is spoken for."""
+        found = clearance.victims()
+        if found is None:
             return False
-        for placement in self._candidates(demand):
-            victims = self._victims(placement, room, leaving, must_go, idle)
-            if victims is not None:
-                for victim in victims:
-                    self._stop(victim, _ROOM)
-                room.take(placement)
-                return True
-        return False
-
-    def _victims(
-        self, placement: Placement, room: Room, leaving: list[Child], must_go: list[Child], idle: list[Child]
-    ) -> list[Child] | None:
-        """The fewest of ``idle``, least worth first, without which ``placement`` fits; None when all of them are not enough."""
-        after = Room(room.left)
-        victims: list[Child] = []
-        for child in [*leaving, *must_go]:
-            after.give(child.placement)
-        for residue in self.residues.values():
-            after.give(residue.placement)
-        victims += must_go
-        for child in (c for c in idle if c not in must_go):
-            short = after.short_of(placement)
-            crowded = self._too_many(len(leaving) + len(victims))
-            if not short and not crowded:
-                break
-            if crowded or short & child.placement.need.keys():
-                victims.append(child)
-                after.give(child.placement)
-        fits = not after.short_of(placement) and not self._too_many(len(leaving) + len(victims))
-        return victims if fits else None
-
-    def _may_go_for(self, child: Child, demand: Demand, now: float) -> bool:
-        """An idle, unpinned child that nobody waits for; once ``demand`` is out of patience, nobody who comes before it."""
-        if not child.is_idle or child.pinned:
-            return False
-        rivals = [d for d in self.waiting.values() if child.key.serves(d.key)]
-        if now - demand.since >= self.limits.patience:
-            return not any(rival.rank < demand.rank for rival in rivals)
-        return not rivals and now - child.ready_at >= self.limits.min_residency
-
-    def _in_the_way(self, demand: Demand, room: Room) -> Iterator[str]:
-        """The children that must drain before ``demand`` fits, least worth first."""
-        clashing = {child.id for child in self._clashing(demand)}
-        yield from clashing
-        placement = self._candidates(demand)[0]
-        after = Room(room.left)
-        for residue in self.residues.values():
-            after.give(residue.placement)
-        gone = 0
-        for child in self.children.values():
-            if child.state == "stopping" or child.id in clashing:
-                after.give(child.placement)
-                gone += 1
-        for child in self._by_worth(self.children.values(), self._now):
-            short = after.short_of(placement)
-            if not short and not self._too_many(gone):
-                return
-            if child.state == "ready" and not child.pinned and child.id not in clashing:
-                after.give(child.placement)
-                gone += 1
-                yield child.id
-
-    @staticmethod
-    def _by_worth(children: Iterable[Child], now: float) -> list[Child]:
-        """Least worth keeping first: cheap to bring back, and long unused."""
-        return sorted(children, key=lambda c: (c.reload_seconds / (now - c.used + 0.001), c.used, c.id))
-
-    def _clashing(self, demand: Demand) -> list[Child]:
-        model, conflicts = demand.key.model, demand.event.conflicts
-        return [child for child in self.children.values() if child.clashes(model, conflicts)]
-
-    def _room(self) -> Room:
-        return Room(self.budget, self.taken())
-
-    def _candidates(self, demand: Demand) -> list[Placement]:
-        pinned = [child.placement for child in self.children.values() if child.pinned]
-        return best_tier(demand.event.placements, Room(self.budget, pinned))
-
-    def _too_many(self, leaving: int = 0) -> bool:
-        limit = self.limits.max_models
-        return bool(limit) and len(self.children) - leaving >= limit
-
-    def _fitting(self, key: ChildKey) -> Child | None:
-        best = None
-        for child in self.children.values():
-            if child.state == "stopping" or child.superseded or not child.key.serves(key):
-                continue
-            if best is None or (child.state != "ready", child.key.context) < (
-                best.state != "ready",
-                best.key.context,
-            ):
-                best = child
-        return best
+        placement, victims = found
+        for victim in victims:
+            self._stop(victim, _ROOM)
+        room.take(placement)
+        return True
 
     def _cooling(self, demand: Demand, now: float) -> bool:
         trouble = self._troubles.cooling(demand.start_key, now)
@@ -451,7 +313,7 @@ class Scheduler:
     def _retire_variants(self, newer: Child) -> None:
         """An idle child of the same model with other options has no future: requests move to the newer one."""
         for child in list(self.children.values()):
-            if child.key.model == newer.key.model and child.is_idle and not self._wanted(child):
+            if child.key.model == newer.key.model and child.is_idle and not self.is_wanted(child):
                 self._stop(child, "the model was asked for with other options")
 
     def _stop(self, child: Child, reason: str) -> None:
