@@ -13,7 +13,8 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from llamamgr.wire import neutral
-from llamamgr.wire.engine_stream import UNREADABLE, ChatStream, Completion, CompletionStream, error_of
+from llamamgr.wire.engine_errors import UNREADABLE, error_of
+from llamamgr.wire.engine_stream import ChatStream, Completion, CompletionStream
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest
 

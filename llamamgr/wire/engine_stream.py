@@ -1,4 +1,4 @@
-"""llama-server's streams → neutral events; its errors → one plain sentence.
+"""llama-server's streams → neutral events.
 
 Shapes and order of chunks are those of llama.cpp b11434, read and recorded; fields that are not named here
 are skipped, so newer builds may add more.
@@ -6,79 +6,22 @@ are skipped, so newer builds may add more.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 
 import msgspec
 
 from llamamgr.wire import neutral, sse
+from llamamgr.wire.engine_errors import INCOMPLETE, UNREADABLE, ErrorBody, failure_of, reported, unreadable
 from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.neutral import Failed, Finished, Usage
 from llamamgr.wire.runs import Runs
 from llamamgr.wire.sse import SseParser
 
-# what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-NO_END = "the engine's answer ended before it was complete"
-# what llama-server answers 500 to before it generates anything, though the client can mend it: its std::runtime_error of
-# common/chat.cpp, tools/server/server-common.cpp and of templates, and what its JSON library says of wrong types
-_OF_THE_CLIENT = re.compile(
-    r"\[json\.exception\.|Failed to (parse (messages|tools|tool call arguments)|tokenize prompt|load image or audio file)"
-    r"|Cannot (specify|use) (both )?\w+ (and|with) |Unknown (reasoning|chat) format|Unsupported param|Only no echo|Invalid base64"
-    r"|Multimodal data provided|(image|audio|video) input is not supported|\"prompt\" is required|'messages' is required"
-    r"|for mtmd, input prompt"
-)
-_RAISED = re.compile(
-    r"Jinja Exception: (.*)", re.DOTALL
-)  # by a template's own raise_exception, after a piece of its source
-_DUMP = re.compile(r"; (?:messages|tools) = .*", re.DOTALL)  # the request's own, whole: nothing for a log
-_STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "exceed_context_size_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "not_supported_error": 501,
-    "unavailable_error": 503,
-}
 _STOP_REASONS: dict[str, neutral.FinishReason] = {
     "limit": "length",
     "length": "length",
     "tool_calls": "tool_calls",
 }
-
-
-def error_of(status: int, body: bytes) -> Failed:
-    """A refusal as one plain sentence: llama-server's JSON unwrapped, anything else quoted (≤ 500
-    characters).
-    """
-    try:
-        error = msgspec.json.decode(body, type=_ErrorAnswer).error
-    except UNREADABLE:
-        text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
-        return Failed(status, text or f"the engine answered {status} without a word")
-    mistake = _mistake_of_client(error.message) if status == 500 else ""
-    if mistake:
-        return Failed(400, mistake[:500], "invalid_request_error")
-    return Failed(status, error.message or f"the engine answered {status}", error.type)
-
-
-def _mistake_of_client(message: str) -> str:
-    """What there is to tell of it; empty when the engine is at fault."""
-    if raised := _RAISED.search(message):
-        return f"the model's chat template refuses this conversation: {raised[1].strip()}"
-    return _DUMP.sub("", message) if _OF_THE_CLIENT.match(message) else ""
-
-
-class _ErrorBody(msgspec.Struct):
-    message: str = ""
-    type: str = "server_error"
-    code: int | str | None = None
-
-
-class _ErrorAnswer(msgspec.Struct):
-    error: _ErrorBody
 
 
 class _TopLogprob(msgspec.Struct):
@@ -158,7 +101,7 @@ class _Chunk(msgspec.Struct, rename={"verbose": "__verbose"}):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     timings: _Timings | None = None
-    error: _ErrorBody | None = None
+    error: ErrorBody | None = None
     prompt_progress: _Progress | None = None
     verbose: _Verbose | None = None
 
@@ -176,7 +119,7 @@ class Completion(msgspec.Struct):
     timings: _Timings | None = None
     completion_probabilities: list[_Logprob] = []
     prompt_progress: _Progress | None = None
-    error: _ErrorBody | None = None
+    error: ErrorBody | None = None
 
 
 class _Stream(ABC):
@@ -216,7 +159,7 @@ class _Stream(ABC):
             for earlier in error.before:
                 if isinstance(earlier, sse.Event):
                     self._frame(earlier, events)
-            self._fail(events, _unreadable(error))
+            self._fail(events, unreadable(error))
             return
         for frame in frames:
             self._frame(frame, events)
@@ -227,7 +170,7 @@ class _Stream(ABC):
         """The body ended: nothing when the answer was complete, else ``Failed``."""
         events: list[neutral.Event] = []
         if not self._ended:
-            self._fail(events, Failed(502, NO_END, "protocol_error"))
+            self._fail(events, INCOMPLETE)
         return events
 
     def _frame(self, frame: sse.Event, events: list[neutral.Event]) -> None:
@@ -239,7 +182,7 @@ class _Stream(ABC):
         try:
             self._take(frame.data, events)
         except UNREADABLE as error:
-            self._fail(events, _unreadable(error))
+            self._fail(events, unreadable(error))
 
     @abstractmethod
     def _take(self, data: bytes, events: list[neutral.Event]) -> None:
@@ -300,7 +243,7 @@ class ChatStream(_Stream):
             return
         chunk = _DECODE_CHUNK.decode(data)
         if chunk.error is not None:
-            self._fail(events, _failed(chunk.error))
+            self._fail(events, reported(chunk.error))
             return
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
@@ -334,7 +277,7 @@ class ChatStream(_Stream):
 
     def _finish(self, events: list[neutral.Event]) -> None:
         if not self._reason:
-            self._fail(events, Failed(502, NO_END, "protocol_error"))
+            self._fail(events, INCOMPLETE)
             return
         self._ended = True
         counted = _counted(self._usage, self._timings)
@@ -352,7 +295,7 @@ class CompletionStream(_Stream):
     def _take(self, data: bytes, events: list[neutral.Event]) -> None:
         chunk = _DECODE_COMPLETION.decode(data)
         if chunk.error is not None:
-            self._fail(events, _failed(chunk.error))
+            self._fail(events, reported(chunk.error))
             return
         self._tokens += chunk.tokens
         if chunk.prompt_progress is not None:
@@ -372,10 +315,6 @@ class CompletionStream(_Stream):
 
 def _read(progress: _Progress) -> neutral.PromptRead:
     return neutral.PromptRead(progress.total, progress.cache, progress.processed)
-
-
-def _unreadable(error: Exception) -> Failed:
-    return Failed(502, f"the engine sent what cannot be read: {error}", "protocol_error")
 
 
 def _usage_of(timings: _Timings | None) -> Usage:
@@ -404,21 +343,3 @@ def _timings(timings: _Timings | None) -> neutral.Timings:
     if timings is None:
         return neutral.Timings()
     return neutral.Timings(timings.prompt_ms or 0.0, timings.predicted_ms or 0.0)
-
-
-def _failed(error: _ErrorBody) -> Failed:
-    known = _STATUS_OF_TYPE.get(error.type, 500)
-    status = error.code if isinstance(error.code, int) and 400 <= error.code <= 599 else known
-    return Failed(status, error.message or "the engine reported an error without a word", error.type)
-
-
-def failure_of(data: bytes) -> Failed:
-    """An ``error:`` line: its JSON is the error itself or wraps it."""
-    try:
-        return _failed(msgspec.json.decode(data, type=_ErrorAnswer).error)
-    except UNREADABLE:
-        pass
-    try:
-        return _failed(msgspec.json.decode(data, type=_ErrorBody))
-    except UNREADABLE:
-        return error_of(500, data)

@@ -15,7 +15,7 @@ import msgspec
 
 from llamamgr.wire import golang
 from llamamgr.wire.engine import EngineCall
-from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of
+from llamamgr.wire.engine_errors import INCOMPLETE, UNREADABLE, failure_of, unreadable
 from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.guidance import laid_over
 from llamamgr.wire.neutral import Failed, Usage
@@ -253,7 +253,7 @@ class Renderer:
                 elif frame.data not in (b"null", b"[DONE]"):
                     out.append(self._chunk(_DECODE.decode(frame.data), frame.data))
         except (*UNREADABLE, ProtocolError) as error:
-            self.failed = Failed(502, f"the engine sent what cannot be read: {error}", "protocol_error")
+            self.failed = unreadable(error)
         if not self._left and self._request.stream and out:
             out.append(self._end())
         return b"".join(out)
@@ -261,7 +261,7 @@ class Renderer:
     def eof(self) -> None:
         """The engine's answer is over: ``failed`` when it was not complete."""
         if not self.ended:
-            self.failed = Failed(502, NO_END, "protocol_error")
+            self.failed = INCOMPLETE
 
     def whole(self) -> bytes:
         """The answer to a request without ``stream``."""

@@ -11,7 +11,8 @@ import re
 
 import msgspec
 
-from llamamgr.wire.engine_stream import NO_END, UNREADABLE, failure_of, usage_in
+from llamamgr.wire.engine_errors import INCOMPLETE, UNREADABLE, failure_of, unreadable
+from llamamgr.wire.engine_stream import usage_in
 from llamamgr.wire.neutral import Failed, Usage
 from llamamgr.wire.runs import MARK, Runs
 from llamamgr.wire.sse import MAX_EVENT
@@ -112,7 +113,7 @@ class Relay:
     def eof(self) -> None:
         """The body has ended: a stream that was not complete has ``failed``."""
         if not self.ended and self.failed is None:
-            self.failed = Failed(502, NO_END, "protocol_error")
+            self.failed = INCOMPLETE
 
     def _line(self, line: bytes) -> bytes:
         if line.startswith(b"data:"):
@@ -122,7 +123,7 @@ class Relay:
         if line.startswith(b"error:"):
             self.failed = failure_of(line[6:].strip())
         elif line and not line.startswith(_IGNORED):
-            self.failed = _unreadable("a line that is no field of an event")
+            self.failed = unreadable("a line that is no field of an event")
         return b""
 
     def _data(self, data: bytes) -> bytes:
@@ -135,7 +136,7 @@ class Relay:
                 self._counted = data
             return b"data: " + _renamed(data, answer, self._wanted) + b"\n\n"
         except UNREADABLE as error:
-            self.failed = _unreadable(str(error))
+            self.failed = unreadable(error)
         except BadAnswerError as error:
             self.failed = error.failed
         return b""
@@ -146,7 +147,7 @@ def whole_answer(body: bytes, wanted: str) -> bytes:
     try:
         return _renamed(body, _checked(body), msgspec.json.encode(wanted))
     except UNREADABLE as error:
-        raise BadAnswerError(_unreadable(str(error))) from None
+        raise BadAnswerError(unreadable(error)) from None
 
 
 def _checked(json: bytes) -> _Answer:
@@ -155,7 +156,7 @@ def _checked(json: bytes) -> _Answer:
     if not bytes(answer.choices).startswith(b"["):
         if bytes(answer.error):
             raise BadAnswerError(failure_of(json))
-        raise BadAnswerError(_unreadable("an answer without choices"))
+        raise BadAnswerError(unreadable("an answer without choices"))
     return answer
 
 
@@ -166,10 +167,6 @@ def _renamed(json: bytes, answer: _Answer, wanted: bytes) -> bytes:
     if end:
         json = json[:start] + wanted + json[end:]
     return _THOUGHT.sub(_TWICE, json) if b'"reasoning_content":"' in json else json
-
-
-def _unreadable(what: str) -> Failed:
-    return Failed(502, f"the engine sent what cannot be read: {what}", "protocol_error")
 
 
 def _place_of(json: bytes, value: bytes) -> tuple[int, int]:

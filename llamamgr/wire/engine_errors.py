@@ -1,0 +1,96 @@
+"""llama-server's errors → one plain sentence, and what is said of an answer that is not whole or makes no sense.
+
+Shapes and wording are those of llama.cpp b11434, read and recorded.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from llamamgr.wire.neutral import Failed
+
+# what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+INCOMPLETE = Failed(502, "the engine's answer ended before it was complete", "protocol_error")
+
+# what llama-server answers 500 to before it generates anything, though the client can mend it: its std::runtime_error of
+# common/chat.cpp, tools/server/server-common.cpp and of templates, and what its JSON library says of wrong types
+_OF_THE_CLIENT = re.compile(
+    r"\[json\.exception\.|Failed to (parse (messages|tools|tool call arguments)|tokenize prompt|load image or audio file)"
+    r"|Cannot (specify|use) (both )?\w+ (and|with) |Unknown (reasoning|chat) format|Unsupported param|Only no echo|Invalid base64"
+    r"|Multimodal data provided|(image|audio|video) input is not supported|\"prompt\" is required|'messages' is required"
+    r"|for mtmd, input prompt"
+)
+# by a template's own raise_exception, after a piece of its source
+_RAISED = re.compile(r"Jinja Exception: (.*)", re.DOTALL)
+_DUMP = re.compile(r"; (?:messages|tools) = .*", re.DOTALL)  # the request's own, whole: nothing for a log
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "exceed_context_size_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "not_supported_error": 501,
+    "unavailable_error": 503,
+}
+
+
+class ErrorBody(msgspec.Struct):
+    """An error as llama-server tells it; ``code`` is an HTTP status, or some other word."""
+
+    message: str = ""
+    type: str = "server_error"
+    code: int | str | None = None
+
+
+class _ErrorAnswer(msgspec.Struct):
+    error: ErrorBody
+
+
+def error_of(status: int, body: bytes) -> Failed:
+    """A refusal as one plain sentence: llama-server's JSON unwrapped, anything else quoted (≤ 500
+    characters).
+    """
+    try:
+        error = msgspec.json.decode(body, type=_ErrorAnswer).error
+    except UNREADABLE:
+        text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
+        return Failed(status, text or f"the engine answered {status} without a word")
+    mistake = _mistake_of_client(error.message) if status == 500 else ""
+    if mistake:
+        return Failed(400, mistake[:500], "invalid_request_error")
+    return Failed(status, error.message or f"the engine answered {status}", error.type)
+
+
+def failure_of(data: bytes) -> Failed:
+    """An ``error:`` line: its JSON is the error itself or wraps it."""
+    try:
+        return reported(msgspec.json.decode(data, type=_ErrorAnswer).error)
+    except UNREADABLE:
+        pass
+    try:
+        return reported(msgspec.json.decode(data, type=ErrorBody))
+    except UNREADABLE:
+        return error_of(500, data)
+
+
+def reported(error: ErrorBody) -> Failed:
+    """An error that the engine tells of in the midst of a stream; its status is the engine's own, or that of its kind."""
+    known = _STATUS_OF_TYPE.get(error.type, 500)
+    status = error.code if isinstance(error.code, int) and 400 <= error.code <= 599 else known
+    return Failed(status, error.message or "the engine reported an error without a word", error.type)
+
+
+def unreadable(what: object) -> Failed:
+    """For bytes that break the engine's own rules."""
+    return Failed(502, f"the engine sent what cannot be read: {what}", "protocol_error")
+
+
+def _mistake_of_client(message: str) -> str:
+    """What there is to tell of it; empty when the engine is at fault."""
+    if raised := _RAISED.search(message):
+        return f"the model's chat template refuses this conversation: {raised[1].strip()}"
+    return _DUMP.sub("", message) if _OF_THE_CLIENT.match(message) else ""
