@@ -2,7 +2,7 @@
 
 ===========  ======================================================================
 errors       what can be wrong with bytes from a peer or a client
-http1        client side of HTTP/1.1, as llama-server answers it
+http1        client side of HTTP/1.1, as llama-server answers it; ``http1_request``: what it is asked
 sse          server-sent events, both ways
 neutral      the vocabulary in the middle: requests, and events of an answer
 engine       llama-server's own dialect: calls to it; ``engine_stream``: its streams → neutral events;

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
 
 from llamamgr.wire.errors import PrematureEndError, ProtocolError
+from llamamgr.wire.http1_request import WORD, chunk, request_bytes, request_head
 
 __all__ = [
     "Body",
@@ -38,16 +39,11 @@ __all__ = [
     "request_head",
 ]
 
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_HEADER = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)" % _WORD.encode())
+_HEADER = re.compile(rb"(%s):[ \t]*([\t\x20-\x7e\x80-\xff]*)" % WORD.encode())
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _LENGTH = re.compile(r"[0-9]{1,18}\Z")
-_REQUEST_METHOD = re.compile(_WORD + r"\Z")
-_REQUEST_TARGET = re.compile(r"[!-~]+\Z")
-_REQUEST_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _SHORT_HEAD = 1024  # bytes of a head that is worth remembering
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -136,52 +132,6 @@ def _headers(lines: list[bytes]) -> tuple[tuple[str, str], ...]:
             raise ProtocolError(f"malformed header {line[:80]!r}")
         headers.append((match[1].decode("ascii").lower(), match[2].decode("latin-1").rstrip(" \t")))
     return tuple(headers)
-
-
-def request_bytes(method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:
-    """A whole request.
-
-    ``Host`` is added where missing; framing headers are always ours, whatever ``headers`` says.
-    ``ValueError`` when a part holds what would end its line: nothing a client sent can become a second
-    request.
-    """
-    if not body and method in ("GET", "HEAD", "DELETE", "OPTIONS"):
-        return _opening(method, target, tuple(headers)) + b"\r\n"
-    return request_head(method, target, headers, len(body)) + body
-
-
-def request_head(
-    method: str, target: str, headers: Sequence[tuple[str, str]], length: int | None = None
-) -> bytes:
-    """The head of a request whose body follows, of ``length`` bytes or, when that is None, in chunks by ``chunk``.
-
-    As ``request_bytes`` otherwise.
-    """
-    framing = (
-        b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
-    )
-    return _opening(method, target, tuple(headers)) + framing
-
-
-def chunk(data: bytes) -> bytes:
-    """A piece of a chunked body; an empty one ends it."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@functools.lru_cache(maxsize=128)
-def _opening(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Request line and headers but for the framing; most requests of a day share a handful of them."""
-    if not _REQUEST_METHOD.match(method) or not _REQUEST_TARGET.match(target):
-        raise ValueError(f"no valid request line: {method!r} {target!r}")
-    lines = [f"{method} {target} HTTP/1.1"]
-    if not any(name.lower() == "host" for name, _ in headers):
-        lines.append("Host: localhost")
-    for name, value in headers:
-        if not _REQUEST_METHOD.match(name) or not _REQUEST_VALUE.match(value):
-            raise ValueError(f"no valid header: {name!r}: {value!r}")
-        if name.lower() not in _FRAMING:
-            lines.append(f"{name}: {value}")
-    return "\r\n".join((*lines, "")).encode("latin-1")
 
 
 class ResponseParser:
