@@ -6,10 +6,8 @@ import ast
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import psutil
@@ -26,6 +24,7 @@ from llamamgr.supervise.orphans import start_time
 from llamamgr.supervise.probe import ask
 from tests.fakes.fake_llama_server import ENDLESS
 from tests.supervise.conftest import model
+from tests.supervise.faults import full_disk, leave_a_stale_socket, remove_the_build, turn_the_clock
 from tests.supervise.test_supervisor import alive, until
 
 ROOT = Path(__file__).parent.parent
@@ -128,17 +127,13 @@ async def test_garbage_in_place_of_health_is_not_ready(short_folder):
 
 
 async def test_a_log_that_cannot_be_written_does_not_stop_a_child(supervisor, fake_build, monkeypatch):
-    monkeypatch.setattr(logs.os, "write", _full_disk)
+    monkeypatch.setattr(logs.os, "write", full_disk)
     async with (
         supervisor(fake_build("flood-stdout")) as owner,
         asyncio.timeout(15),
         owner.acquire(model()) as lease,
     ):
         assert (await ask(lease.endpoint, "/health", 5)).status == 200
-
-
-def _full_disk(descriptor: int, data: bytes) -> int:
-    raise OSError(28, "No space left on device")
 
 
 async def test_a_child_that_binds_another_port_is_never_taken_for_ready(supervisor, fake_build):
@@ -179,13 +174,7 @@ async def test_ports_that_are_always_taken_are_told_after_a_few(supervisor, fake
 
 
 async def test_a_stale_socket_file_is_no_obstacle(supervisor, fake_build, short_folder):
-    async with supervisor(fake_build()) as owner:
-        stale = short_folder / "run" / f"c1-{os.getpid()}.sock"
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(stale))
-        async with owner.acquire(model()) as lease:
-            assert lease.endpoint.socket == str(stale)
-            assert (await ask(lease.endpoint, "/health", 5)).status == 200
+    await leave_a_stale_socket(supervisor, fake_build(), short_folder)
 
 
 async def test_a_stranger_on_the_port_is_never_taken_for_the_child(supervisor, fake_build, monkeypatch):
@@ -281,28 +270,11 @@ async def test_a_signal_is_only_sent_while_the_pid_is_the_childs_own(
 
 
 async def test_a_build_removed_under_a_running_child_is_told_at_the_next_start(supervisor, fake_build):
-    build = fake_build()
-    async with supervisor(build) as owner:
-        async with owner.acquire(model()) as lease:
-            shutil.rmtree(build.root)
-            assert (await ask(lease.endpoint, "/health", 5)).status == 200
-        await owner.unload(model())
-        await until(lambda: owner.status() == ())
-        with pytest.raises(EngineError, match="could not be started"):
-            async with owner.acquire(model()):
-                pass
+    await remove_the_build(supervisor, fake_build())
 
 
 async def test_a_wall_clock_that_jumps_unloads_nothing(supervisor, fake_build, monkeypatch):
-    real = time.time
-    async with supervisor(fake_build()) as owner:
-        async with owner.acquire(model(), keep_alive=60.0):
-            pass
-        for jump in (86400 * 365, -86400 * 365):
-            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
-            async with owner.acquire(model("other")):
-                pass
-            assert "tiny:latest" in {child.model.name for child in owner.status()}
+    await turn_the_clock(supervisor, fake_build(), monkeypatch)
 
 
 def test_an_endpoint_never_holds_a_key_in_the_arguments(fake_build, short_folder):

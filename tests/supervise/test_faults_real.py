@@ -6,9 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +19,8 @@ from llamamgr.supervise import logs, watch
 from llamamgr.supervise.probe import ask
 from tests.fakes.wrapped import wrapped
 from tests.supervise.conftest import model
-from tests.supervise.test_faults import FAULTS, _full_disk
+from tests.supervise.faults import full_disk, leave_a_stale_socket, remove_the_build, turn_the_clock
+from tests.supervise.test_faults import FAULTS
 from tests.supervise.test_supervisor import alive, until
 
 pytestmark = pytest.mark.real
@@ -172,19 +170,13 @@ async def test_a_flood_of_output_never_blocks_an_engine(supervisor, engine):
 
 
 async def test_a_log_that_cannot_be_written_does_not_stop_an_engine(supervisor, engine, monkeypatch):
-    monkeypatch.setattr(logs.os, "write", _full_disk)
+    monkeypatch.setattr(logs.os, "write", full_disk)
     async with supervisor(engine) as owner, asyncio.timeout(20), owner.acquire(model()) as lease:
         assert (await ask(lease.endpoint, "/health", 5)).status == 200
 
 
 async def test_a_stale_socket_file_is_no_obstacle_to_an_engine(supervisor, engine, short_folder):
-    async with supervisor(engine) as owner:
-        stale = short_folder / "run" / f"c1-{os.getpid()}.sock"
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(stale))
-        async with owner.acquire(model()) as lease:
-            assert lease.endpoint.socket == str(stale)
-            assert (await ask(lease.endpoint, "/health", 5)).status == 200
+    await leave_a_stale_socket(supervisor, engine, short_folder)
 
 
 async def test_an_engine_that_heeds_no_sigterm_is_killed(supervisor, engine):
@@ -209,25 +201,8 @@ async def test_a_build_removed_under_a_running_engine_is_told_at_the_next_start(
     supervisor, real_build, short_folder
 ):
     shutil.copytree(real_build.root, short_folder / "b2")
-    build = msgspec.structs.replace(real_build, root=str(short_folder / "b2"))
-    async with supervisor(build) as owner:
-        async with owner.acquire(model()) as lease:
-            shutil.rmtree(build.root)
-            assert (await ask(lease.endpoint, "/health", 5)).status == 200
-        await owner.unload(model())
-        await until(lambda: owner.status() == ())
-        with pytest.raises(EngineError, match="could not be started"):
-            async with owner.acquire(model()):
-                pass
+    await remove_the_build(supervisor, msgspec.structs.replace(real_build, root=str(short_folder / "b2")))
 
 
 async def test_a_wall_clock_that_jumps_unloads_no_engine(supervisor, engine, monkeypatch):
-    real: Callable[[], float] = time.time
-    async with supervisor(engine) as owner:
-        async with owner.acquire(model(), keep_alive=60.0):
-            pass
-        for jump in (86400 * 365, -86400 * 365):
-            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
-            async with owner.acquire(model("other")):
-                pass
-            assert "tiny:latest" in {child.model.name for child in owner.status()}
+    await turn_the_clock(supervisor, engine, monkeypatch)
