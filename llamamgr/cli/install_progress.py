@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llamamgr.instances.build import Progress, Report
+    from llamamgr.instances.build import Progress, Report, Step
 
 _TITLES = {
     "source": "getting llama.cpp",
@@ -38,10 +38,10 @@ def building(instance: str) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def reporting() -> Iterator[Report]:
-    """What to hand to ``install`` as ``report``, for as long as the block runs."""
+def reporting(first: Step = "source") -> Iterator[Report]:
+    """What to hand to ``install`` as ``report``, for as long as the block runs; it begins with the step ``first``."""
     if sys.stderr.isatty():
-        with _bar() as report:
+        with _bar(first) as report:
             yield report
     else:
         yield Lines().report
@@ -75,7 +75,7 @@ class Lines:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Report]:
+def _bar(first: Step) -> Iterator[Report]:
     """Step, bar, count, time gone and time left; what is done stays on the screen as a line."""
     from rich.console import Console
     from rich.progress import (
@@ -98,7 +98,7 @@ def _bar() -> Iterator[Report]:
         console=console,
         transient=True,
     ) as live:
-        task = live.add_task(_TITLES["source"], total=None)
+        task = live.add_task(_TITLES[first], total=None)
 
         def report(progress: Progress) -> None:
             if progress.step == "note":

@@ -243,6 +243,16 @@ def test_what_lies_on_path_is_used_for_a_run_and_may_be_linked(foreign, store):
     assert quiet.returncode == 0 and "using" not in quiet.stderr
 
 
+def test_on_a_terminal_a_link_tells_what_is_done_and_nothing_else(foreign):
+    words = ["-m", "llamamgr", "link", "system", str(foreign)]
+    with pexpect.spawn(
+        sys.executable, words, cwd=str(ROOT), timeout=60, dimensions=(30, 120), encoding="utf-8"
+    ) as terminal:
+        terminal.expect(pexpect.EOF)
+        assert "verifying" in terminal.before
+        assert "getting llama.cpp" not in terminal.before
+
+
 def test_with_nothing_there_the_ways_are_printed_and_on_a_terminal_asked(tmp_path, monkeypatch):
     tools = tmp_path / "tools"
     tools.mkdir()
