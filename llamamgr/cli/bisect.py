@@ -4,74 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+
+from llamamgr.cli.options import taking
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import InstanceSpec
     from llamamgr.host.paths import Paths
-    from llamamgr.instances.bisect import Benchmark, Finding, Test, Tested
+    from llamamgr.instances.bisect import Benchmark, Finding, Means, Test, Tested
 
 context_settings = {"allow_extra_args": True}
 
 
-def bisect(
-    ctx: typer.Context,
-    good: Annotated[str, typer.Option(metavar="REF", help="Where all was well: bNNNN, a tag or a commit.")],
-    bad: Annotated[str, typer.Option(metavar="REF", help="Where it is not any more.")],
+class Asked(msgspec.Struct, frozen=True):
+    """What ``bisect`` was asked for."""
+
+    ctx: typer.Context
+    good: Annotated[str, typer.Option(metavar="REF", help="Where all was well: bNNNN, a tag or a commit.")]
+    bad: Annotated[str, typer.Option(metavar="REF", help="Where it is not any more.")]
     measured: Annotated[
         str, typer.Option("--bench", metavar="pp|tg", help="Search a drop of llama-bench's speed.")
-    ] = "",
-    drop: Annotated[str, typer.Option(metavar="PERCENT", help="How much slower is bad.")] = "10%",
-    model: Annotated[str, typer.Option("--model", "-m", help="The model to measure.")] = "selftest",
+    ] = ""
+    drop: Annotated[str, typer.Option(metavar="PERCENT", help="How much slower is bad.")] = "10%"
+    model: Annotated[str, typer.Option("--model", "-m", help="The model to measure.")] = "selftest"
     repository: Annotated[
         str, typer.Option("--repo", metavar="URL|PATH", help="The git repository. [the instance's]")
-    ] = "",
-    instance: Annotated[str, typer.Option("--instance", help="Build as this instance is built.")] = "",
-    arch: Annotated[str, typer.Option(metavar="ARCH", help="Build for another arch. [the instance's]")] = "",
+    ] = ""
+    instance: Annotated[str, typer.Option("--instance", help="Build as this instance is built.")] = ""
+    arch: Annotated[str, typer.Option(metavar="ARCH", help="Build for another arch. [the instance's]")] = ""
     cmake_args: Annotated[
         list[str] | None, typer.Option("--cmake-args", metavar="ARGS", help="Further arguments for CMake.")
-    ] = None,
+    ] = None
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
-    ] = 0,
+    ] = 0
     target: Annotated[
         list[str] | None,
         typer.Option(
             "--target", metavar="NAME", help="Build only this program. [--bench: llama-bench; else all]"
         ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+
+
+@taking(Asked)
+def bisect(asked: Asked) -> None:
     """Find the commit of llama.cpp that slowed or broke something, by building and testing ever smaller ranges.
 
     With --bench the speed is measured (what is behind -- goes to llama-bench). Else a COMMAND behind -- is run for each build, its
     programs first on PATH and in LLAMAMGR_BISECT_BIN: exit status 0 = good, 125 = cannot be tested, up to 127 = bad. No instance
     is changed.
     """
-    import shlex
-
-    import msgspec
-
     from llamamgr.cli.output import print_json
     from llamamgr.cli.stage_progress import telling
     from llamamgr.host.paths import Paths
     from llamamgr.host.processes import terminate_as_interrupt
-    from llamamgr.instances.bisect import Means, Range, source_url
+    from llamamgr.instances.bisect import Range, source_url
     from llamamgr.instances.bisect import bisect as search
 
     paths = Paths.of_environment()
-    test = _test(measured, drop, model, ctx.args, paths)
-    spec = _spec(instance, paths)
-    extra = tuple(word for text in cmake_args or [] for word in shlex.split(text))
-    means = Means(
-        msgspec.structs.replace(spec, arch=arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)),
-        parallel,
-        tuple(target or (["llama-bench"] if measured else [])),
-    )
-    wanted = Range(_url(repository) or source_url(spec), good, bad)
+    test = _test(asked, paths)
+    spec = _spec(asked.instance, paths)
+    means = _means(asked, spec)
+    wanted = Range(_url(asked.repository) or source_url(spec), asked.good, asked.bad)
     with terminate_as_interrupt(), telling() as tell:
         finding = search(wanted, means, test, paths, tell)
-    if as_json:
+    if asked.as_json:
         print_json(finding)
     else:
         _print(finding)
@@ -80,19 +79,22 @@ def bisect(
 bisect.context_settings = context_settings  # type: ignore[attr-defined]
 
 
-def _test(measured: str, drop: str, model: str, words: list[str], paths: Paths) -> Test | Benchmark:
+def _test(asked: Asked, paths: Paths) -> Test | Benchmark:
     from llamamgr.cli.quantize import find_source
     from llamamgr.core.errors import UsageError
     from llamamgr.instances.bench import Subject
     from llamamgr.instances.bisect import Benchmark, command_test, parse_drop, require_program
 
+    measured, words = asked.measured, asked.ctx.args
     if measured:
         if measured not in ("pp", "tg"):
             raise UsageError(
                 f"--bench {measured} measures nothing", "pp = prompt processing, tg = text generation"
             )
         return Benchmark(
-            measured, parse_drop(drop), Subject(model, str(find_source(model, paths)), tuple(words))
+            measured,
+            parse_drop(asked.drop),
+            Subject(asked.model, str(find_source(asked.model, paths)), tuple(words)),
         )
     if not words:
         raise UsageError(
@@ -116,6 +118,20 @@ def _spec(name: str, paths: Paths) -> InstanceSpec:
         if name:
             raise
         return InstanceSpec(wanted, arch="auto")
+
+
+def _means(asked: Asked, spec: InstanceSpec) -> Means:
+    """How to build: as the instance ``spec`` is built, but for what was said."""
+    import shlex
+
+    from llamamgr.instances.bisect import Means
+
+    extra = tuple(word for text in asked.cmake_args or [] for word in shlex.split(text))
+    return Means(
+        msgspec.structs.replace(spec, arch=asked.arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)),
+        asked.parallel,
+        tuple(asked.target or (["llama-bench"] if asked.measured else [])),
+    )
 
 
 def _url(repository: str) -> str:
