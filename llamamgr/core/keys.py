@@ -28,7 +28,8 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
     "chat": (
         *("/api/chat", "/api/generate"),
         *("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/messages/count_tokens"),
-        *("/v1/responses", "/v1/responses/{id}"),
+        *("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{id}"),
+        *("/v1/responses/{id}/input_items", "/v1/responses/{id}/cancel"),
     ),
     "embeddings": ("/v1/embeddings", "/api/embed", "/api/embeddings"),
     "rerank": ("/v1/rerank", "/v1/reranking", "/v2/rerank", "/rerank"),

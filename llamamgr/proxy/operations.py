@@ -42,6 +42,11 @@ _PAGE = (
     Parameter("query", "after_id", "Of Anthropic's form"),
     Parameter("query", "before_id", "Of Anthropic's form"),
 )
+_ITEMS = (
+    Parameter("query", "limit", "20 unless told", {"type": "integer", "minimum": 1, "maximum": 100}),
+    Parameter("query", "order", "The newest first unless told", {"enum": ["asc", "desc"]}),
+    Parameter("query", "after", "The id of the item before the first one wanted"),
+)
 _DIGEST = Parameter(
     "path", "digest", "sha256:… or sha256-…", {"type": "string", "pattern": "^sha256[:-][0-9a-fA-F]{64}$"}
 )
@@ -256,9 +261,40 @@ OPERATIONS: tuple[Operation, ...] = (
         _ASKS,
         bodies.RESPONSE,
     ),
-    Operation("get", "/v1/responses/{id}", "An answer of before", "openai", (json("Response"),), _LOOKS),
+    Operation(
+        "post",
+        "/v1/responses/input_tokens",
+        "How long a prompt is",
+        "openai",
+        (json("InputTokens"),),
+        _ASKS,
+        bodies.RESPONSE_COUNT,
+    ),
+    Operation(
+        "get",
+        "/v1/responses/{id}",
+        "An answer of before",
+        "openai",
+        (json("Response"),),
+        _LOOKS,
+        parameters=(
+            Parameter("query", "stream", "Is not served: only background ones can be", {"type": "boolean"}),
+        ),
+    ),
     Operation(
         "delete", "/v1/responses/{id}", "Forgets an answer", "openai", (json("ResponseDeleted"),), _LOOKS
+    ),
+    Operation(
+        "get",
+        "/v1/responses/{id}/input_items",
+        "What an answer was made of",
+        "openai",
+        (json("ResponseItems"),),
+        _LOOKS,
+        parameters=_ITEMS,
+    ),
+    Operation(
+        "post", "/v1/responses/{id}/cancel", "Is refused: there are no background ones", "openai", (), _LOOKS
     ),
     Operation(
         "post",

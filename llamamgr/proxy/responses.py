@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
-from llamamgr.proxy.performance import perform
-from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
+from llamamgr.proxy.performance import count, perform
+from llamamgr.proxy.relay import GenerationFailedError, Want, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.visit import owner
@@ -22,56 +25,125 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided
-from llamamgr.wire.neutral import ChatRequest, Event, Message
+from llamamgr.wire.neutral import ChatRequest, Event
 from llamamgr.wire.responses_answer import Renderer
 from llamamgr.wire.responses_memory import Remembered
-from llamamgr.wire.responses_request import ResponseRequest
+from llamamgr.wire.responses_request import Recall, ResponseRequest
+from llamamgr.wire.responses_stored import outputs, page_answer, page_of, stored
 from llamamgr.wire.script import Script, script_for
 
 
+class Parse(Protocol):
+    """``responses_request.parse``, or its like for a count."""
+
+    def __call__(
+        self, body: bytes, *, fetching: bool = ..., fetched: Mapping[str, str] = ..., recall: Recall = ...
+    ) -> ResponseRequest: ...
+
+
 async def create(request: web.Request) -> web.StreamResponse:
-    body = await body_of(request)
+    asked, known = await _read(request, responses_request.parse)
+    model, chat, script = await _prepared(request, asked, known)
+    return await Conversation(request, asked, known, chat, script).run(want_of(model))
+
+
+async def input_tokens(request: web.Request) -> web.Response:
+    """How long the prompt of a request would be, as the engine counts it."""
+    asked, known = await _read(request, responses_request.parse_count)
+    if not asked.model and known is not None:
+        asked = msgspec.structs.replace(asked, model=known.model)
+    model, chat, script = await _prepared(request, asked, known)
     services = services_of(request)
-    asked = responses_request.parse(body, fetching=services.config.server.fetch_media)
+    counted = 0
+
+    async def attempt(lease: Lease) -> None:
+        nonlocal counted
+        counted = await count(lease, chat, script, services.clock())
+
+    await with_lease(services.children, want_of(model), lambda: False, attempt)
+    return replies.v1(responses_request.count_answer(counted), headers=replies.left_out(asked.left_out))
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    known = _known(request)
+    if request.query.get("stream", "").lower() in ("true", "1"):
+        raise DialectError(
+            400,
+            "This response cannot be streamed because it was not created with background=true.",
+            param="stream",
+        )
+    return replies.v1(known.response)
+
+
+async def input_items(request: web.Request) -> web.Response:
+    """What an answer was made of: its input, and what it went on from."""
+    page = page_of(request.query)
+    return replies.v1(page_answer(_known(request).items, page))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Always refused: an answer is known when it is whole, and background ones, which could be cancelled before, are not served."""
+    _known(request)
+    raise DialectError(
+        400,
+        "Cannot cancel a synchronous response: only those created with background=true can be cancelled, and none is here. "
+        "Close the connection of one that is under way",
+        param="response_id",
+    )
+
+
+async def delete(request: web.Request) -> web.Response:
+    _known(request)
+    id = request.match_info["id"]  # noqa: A001 - the field's name
+    services_of(request).answers.forget(id)
+    return replies.v1(b'{"id":"%s","object":"response","deleted":true}' % id.encode())
+
+
+async def _read(request: web.Request, parse: Parse) -> tuple[ResponseRequest, Remembered | None]:
+    """What is asked, media in it enclosed, and the answer that it goes on from."""
+    body = await body_of(request)
+    services, who = services_of(request), owner()
+
+    def recall(id: str) -> bytes | None:  # noqa: A002 - the field's name
+        return services.answers.item(id, who)
+
+    asked = parse(body, fetching=services.config.server.fetch_media, recall=recall)
     if asked.addresses:
-        asked = responses_request.parse(body, fetched=await enclosures(asked.addresses))
-    before: tuple[Message, ...] = ()
-    if asked.previous:
-        known = services.answers.recall(asked.previous, owner())
-        if known is None:
-            raise DialectError(
-                400,
-                f"Previous response with id '{asked.previous}' not found.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
-        before = known.turns
+        asked = parse(body, fetched=await enclosures(asked.addresses), recall=recall)
+    if not asked.previous:
+        return asked, None
+    known = services.answers.recall(asked.previous, who)
+    if known is None:
+        raise DialectError(
+            400,
+            f"Previous response with id '{asked.previous}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return asked, known
+
+
+async def _prepared(
+    request: web.Request, asked: ResponseRequest, known: Remembered | None
+) -> tuple[ModelCard, ChatRequest, Script | None]:
+    """The model, and the whole conversation as it is to be told to it."""
+    services = services_of(request)
+    before = known.turns if known is not None else ()
     model = await services.resolve(asked.model)
     has_media = any(turn.parts for turn in (*before, *asked.turns))
     check_chat(model, asked.model, has_media=has_media)
     persona = services.persona_of(model)
     chat = guided(asked.chat(before), persona)
-    script = script_for(model, persona, has_media=has_media)
-    return await Conversation(request, asked, before, chat, script).run(want_of(model))
+    return model, chat, script_for(model, persona, has_media=has_media)
 
 
-async def retrieve(request: web.Request) -> web.Response:
-    known = services_of(request).answers.recall(request.match_info["id"], owner())
-    if known is None:
-        raise _unknown(request)
-    return replies.v1(known.response)
-
-
-async def delete(request: web.Request) -> web.Response:
+def _known(request: web.Request) -> Remembered:
+    """The answer that the path names, when it is the visitor's."""
     id = request.match_info["id"]  # noqa: A001 - the field's name
-    answers = services_of(request).answers
-    if answers.recall(id, owner()) is None or not answers.forget(id):
-        raise _unknown(request)
-    return replies.v1(b'{"id":"%s","object":"response","deleted":true}' % id.encode())
-
-
-def _unknown(request: web.Request) -> DialectError:
-    return DialectError(404, f"Response with id '{request.match_info['id']}' not found.")
+    known = services_of(request).answers.recall(id, owner())
+    if known is None:
+        raise DialectError(404, f"Response with id '{id}' not found.")
+    return known
 
 
 class Conversation:
@@ -81,7 +153,7 @@ class Conversation:
         self,
         request: web.Request,
         asked: ResponseRequest,
-        before: tuple[Message, ...],
+        known: Remembered | None,
         chat: ChatRequest,
         script: Script | None,
     ) -> None:
@@ -89,7 +161,7 @@ class Conversation:
         self._chat = chat
         self._script = script
         self._asked = asked
-        self._before = before
+        self._known = known
         self._services = services_of(request)
         self._headers = replies.left_out(asked.left_out)
         self._writer = Writer(request, replies.EVENTS, self._headers)
@@ -118,13 +190,27 @@ class Conversation:
             data = b"".join([renderer.event(event) for event in events if renderer.failure is None])
             if renderer.failure is not None:
                 raise GenerationFailedError(renderer.failure)
+            if renderer.is_finished and self._asked.store:
+                self._keep(renderer)  # before the client learns of its end, and goes on from it
             if data:
                 await self._writer.write(data)
 
         await perform(lease, self._chat, self._script, self._services.clock(), take)
-        if self._asked.store:
-            turns = (*self._before, *self._asked.turns, renderer.message)
-            self._services.answers.keep(self._id, Remembered(renderer.whole(), turns, owner()))
+
+    def _keep(self, renderer: Renderer) -> None:
+        known, asked = self._known, self._asked
+        turns, items = (known.turns, known.all_items) if known is not None else ((), ())
+        answer = renderer.response(renderer.status)
+        fresh = stored(asked.items, _fresh, taken=[item.id for item in items])
+        remembered = Remembered(
+            renderer.whole(),
+            (*turns, *asked.turns, renderer.message),
+            owner(),
+            asked.model,
+            (*items, *fresh),
+            outputs(answer),
+        )
+        self._services.answers.keep(self._id, remembered)
 
 
 def _fresh() -> str:

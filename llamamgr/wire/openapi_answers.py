@@ -210,6 +210,14 @@ COMPONENTS: dict[str, Any] = {
         model=STRING,
         output=many(fields(type=STRING, id=STRING)),
     ),
+    "InputTokens": fields(object={"const": "response.input_tokens"}, input_tokens=COUNT),
+    "ResponseItems": fields(
+        object={"const": "list"},
+        data=many(fields(id=STRING, type=STRING)),
+        first_id=_TEXT_OR_NULL,
+        last_id=_TEXT_OR_NULL,
+        has_more=BOOLEAN,
+    ),
     "ResponseDeleted": fields(id=STRING, object={"const": "response"}, deleted={"const": True}),
     "Transcription": fields(text=STRING),
     "Ranked": {

@@ -181,19 +181,28 @@ V1_EMBEDDINGS = Body(
         "dimensions": _or_null("integer", minimum=0),
     },
 )
+_RESPONSE: dict[str, Schema] = {
+    "model": ref("ModelName"),
+    "tools": _OBJECTS,
+    "tool_choice": _TOOL_CHOICE,
+    "max_output_tokens": _or_null("integer", minimum=1),
+    "Item.type": {
+        "enum": ["message", "function_call", "function_call_output", "reasoning", "item_reference", None]
+    },
+    "Item.role": {"enum": ["user", "assistant", "system", "developer", None]},
+}
 RESPONSE = Body(
     "ResponsesRequest",
     responses_request.Wire,
     ("model", "input"),
-    {
-        "model": ref("ModelName"),
-        "tools": _OBJECTS,
-        "tool_choice": _TOOL_CHOICE,
-        "max_output_tokens": _or_null("integer", minimum=1),
-        "Item.type": {"enum": ["message", "function_call", "function_call_output", "reasoning", None]},
-        "Item.role": {"enum": ["user", "assistant", "system", "developer", None]},
-    },
+    _RESPONSE,
     _SAMPLING,
+    example={"model": "selftest", "input": "hello"},
+)
+RESPONSE_COUNT = Body(
+    "ResponsesCountRequest",
+    responses_request.Wire,
+    fields=_RESPONSE,
     example={"model": "selftest", "input": "hello"},
 )
 RERANK = Body(

@@ -65,6 +65,7 @@ class Renderer:
         now: Callable[[], int],
     ) -> None:
         self.failure: Failed | None = None
+        self.is_finished = False
         self._request = request
         self._id = id
         self._new_id = new_id
@@ -110,6 +111,7 @@ class Renderer:
             case PromptRead():
                 out = self._begin()
             case Finished():
+                self.is_finished = True
                 self._usage = event.usage
                 self._cut = event.reason == "length"
                 out = self._begin() + self._close() + self._last()

@@ -45,6 +45,11 @@ class Item(msgspec.Struct):
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
 
+    @property
+    def is_reference(self) -> bool:
+        """True when it only names an item of before."""
+        return self.type == "item_reference" or (self.type is None and self.role is None and bool(self.id))
+
 
 def joined(turns: Sequence[Message]) -> tuple[Message, ...]:
     """``turns`` with those of an assistant that follow each other as one."""

@@ -5,8 +5,8 @@ Tools that only OpenAI's servers run are left out, and told to be. Facts: OpenAI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, 
 from llamamgr.wire.openai_chat import effort
 from llamamgr.wire.openai_tools import NOTHING, choose
 from llamamgr.wire.responses_items import Item, Reading, joined
+from llamamgr.wire.responses_stored import full
 
 _EXTRAS = (
     *(
@@ -40,17 +41,22 @@ _EXTRAS = (
 )
 _NOT_SERVED = ("background", "conversation", "prompt")
 
+# An item's id → its JSON, or None when there is no such item.
+Recall: TypeAlias = Callable[[str], bytes | None]
+
 
 class ResponseRequest(msgspec.Struct, frozen=True):
     """What is asked for.
 
-    ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole.
+    ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole. ``items`` are
+    what they were read from, in full, references replaced by what they mean.
     ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
     ``encrypted_content``.
     """
 
     model: str
     turns: tuple[Message, ...]
+    items: tuple[Mapping[str, Any], ...] = ()
     instructions: str = ""
     stream: bool = False
     store: bool = True
@@ -141,30 +147,76 @@ _ECHOED: dict[str, Any] = {
 
 
 def parse(
-    body: bytes, *, fetching: bool = False, fetched: Mapping[str, str] | None = None
+    body: bytes,
+    *,
+    fetching: bool = False,
+    fetched: Mapping[str, str] | None = None,
+    recall: Recall = lambda _: None,
 ) -> ResponseRequest:
-    """``DialectError`` 400 for what cannot be asked. ``fetched`` maps addresses of images to ``data:`` addresses."""
-    if not body.strip():
-        raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, Wire, "ResponsesRequest", {})
-    fields: dict[str, msgspec.Raw] = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
+    """``DialectError`` 400 for what cannot be asked, 404 for a reference to an unknown item.
+
+    ``fetched`` maps addresses of images to ``data:`` addresses.
+    """
+    wire, fields = _read(body)
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
     if not wire.input:
         raise DialectError(400, "input is required", param="input")
+    return _request(wire, fields, Reading(fetching, fetched or {}), recall)
+
+
+def parse_count(
+    body: bytes,
+    *,
+    fetching: bool = False,
+    fetched: Mapping[str, str] | None = None,
+    recall: Recall = lambda _: None,
+) -> ResponseRequest:
+    """As ``parse``, of ``POST /v1/responses/input_tokens``: what goes on from an answer need not say a model, nor more input."""
+    wire, fields = _read(body)
+    if not wire.previous_response_id:
+        if not wire.model:
+            raise DialectError(400, "model is required", param="model")
+        if not wire.input:
+            raise DialectError(400, "input is required", param="input")
+    return _request(wire, fields, Reading(fetching, fetched or {}), recall)
+
+
+def count_answer(tokens: int) -> bytes:
+    """The answer to what ``parse_count`` reads."""
+    return golang.encode({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+def _read(body: bytes) -> tuple[Wire, dict[str, msgspec.Raw]]:
+    if not body.strip():
+        raise DialectError(400, "EOF")
+    wire, sound = golang.decode_sound(body, Wire, "ResponsesRequest", {})
+    fields: dict[str, msgspec.Raw] = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
     for name in _NOT_SERVED:
         if bytes(fields.get(name, NOTHING)) not in (b"", b"null", b"false"):
             raise DialectError(400, f"{name} is not served; leave it out", param=name)
-    reading = Reading(fetching, fetched or {})
+    return wire, fields
+
+
+def _request(
+    wire: Wire, fields: Mapping[str, msgspec.Raw], reading: Reading, recall: Recall
+) -> ResponseRequest:
     tools, left_out = _tools(wire.tools or ())
     offer = choose(tools, wire.tool_choice)
-    given = wire.input if isinstance(wire.input, list) else [Item(role="user", content=wire.input)]
-    turns = tuple(turn for place, item in enumerate(given) for turn in reading.turns(item, f"input[{place}]"))
+    given = _given(wire.input, fields, recall)
+    turns = tuple(
+        turn for place, (item, _) in enumerate(given) for turn in reading.turns(item, f"input[{place}]")
+    )
+    try:
+        items = tuple(full(item, raw) for item, raw in given)
+    except RecursionError:
+        raise DialectError(400, "json: exceeded max depth") from None
     reasoning = wire.reasoning or _Reasoning()
     wanted = reasoning.effort
     return ResponseRequest(
-        model=wire.model,
+        model=wire.model or "",
         turns=turns,
+        items=items,
         instructions=wire.instructions or "",
         stream=bool(wire.stream),
         store=wire.store is not False,
@@ -180,6 +232,33 @@ def parse(
         left_out=left_out,
         addresses=tuple(reading.wanted),
     )
+
+
+def _given(
+    told: str | list[Item] | None, fields: Mapping[str, msgspec.Raw], recall: Recall
+) -> list[tuple[Item, msgspec.Raw]]:
+    """The items of ``input``, each with its JSON."""
+    if not told:
+        return []
+    if isinstance(told, str):
+        said = msgspec.json.encode({"role": "user", "content": told})
+        return [(Item(role="user", content=told), msgspec.Raw(said))]
+    raws = msgspec.json.decode(bytes(fields["input"]), type=list[msgspec.Raw])
+    return [
+        _meant(item.id or "", recall) if item.is_reference else (item, raw)
+        for item, raw in zip(told, raws, strict=True)
+    ]
+
+
+def _meant(id: str, recall: Recall) -> tuple[Item, msgspec.Raw]:  # noqa: A002 - the field's name
+    known = recall(id)
+    if known is None:
+        raise DialectError(
+            404,
+            f"Item with id '{id}' not found. Items are not kept of what was asked with store: false; send the item itself",
+            param="input",
+        )
+    return golang.decode(known, Item, "Item", {}), msgspec.Raw(known)
 
 
 def _sampling(wire: Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None) -> dict[str, object]:

@@ -132,6 +132,30 @@ def test_responses_are_whole_streamed_gone_on_from_and_forgotten(client: openai.
         client.responses.create(model="selftest", input="more", previous_response_id=first.id)
 
 
+def test_a_responses_items_are_listed_and_counted_and_it_cannot_be_cancelled(client: openai.OpenAI) -> None:
+    first = client.responses.create(model="selftest", input="hello", reasoning={"effort": "none"})
+    counted = client.responses.input_tokens.count(
+        model="selftest", input="hello", reasoning={"effort": "none"}
+    )
+    assert first.usage is not None
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", first.usage.input_tokens)
+    on = client.responses.create(model="selftest", input="more", previous_response_id=first.id)
+    items: list[Any] = list(client.responses.input_items.list(on.id, order="asc", limit=1))
+    assert [(item.role, item.content[0].text) for item in items] == [
+        ("user", "hello"),
+        ("assistant", selftest.ANSWER),
+        ("user", "more"),
+    ]
+    meant: Any = [{"type": "item_reference", "id": item.id} for item in items]
+    again = client.responses.input_tokens.count(model="selftest", input=meant)
+    assert on.usage is not None
+    assert again.input_tokens == on.usage.input_tokens
+    with pytest.raises(openai.BadRequestError, match="background"):
+        client.responses.cancel(first.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        client.responses.cancel("resp_0")
+
+
 def test_a_streamed_response_ends_as_the_whole_one(client: openai.OpenAI) -> None:
     with client.responses.stream(
         model="selftest", input="hello", reasoning={"effort": "low", "summary": "auto"}

@@ -96,6 +96,7 @@ ASKED = {
     "/v1/completions": ({"model": "tinychat", "prompt": "hi"}, "prompt", "stop", "n", "logprobs", "suffix"),
     "/v1/embeddings": ({"model": "tinyembed", "input": "hi"}, "input", "dimensions", "encoding_format"),
     "/v1/responses": ({"model": "tinychat", "input": "hi"}, "input", "tools", "tool_choice", "text", "reasoning"),
+    "/v1/responses/input_tokens": ({"model": "tinychat", "input": "hi"}, "input", "tools", "previous_response_id"),
     "/v1/messages": ({**CHAT, "max_tokens": 4}, "messages", "system", "tools", "tool_choice", "thinking"),
     "/v1/messages/count_tokens": (CHAT, "messages", "system", "tools"),
     "/v1/rerank": ({"model": "tinychat", "query": "a", "documents": ["b"]}, "model", "query", "documents"),

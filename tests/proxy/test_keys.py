@@ -47,6 +47,7 @@ ABOUT_A_MODEL: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/v1/completions"): ("/v1/completions", {"model": "MODEL", "prompt": "hi"}),
     ("POST", "/v1/embeddings"): ("/v1/embeddings", {"model": "MODEL", "input": "hi"}),
     ("POST", "/v1/responses"): ("/v1/responses", {"model": "MODEL", "input": "hi"}),
+    ("POST", "/v1/responses/input_tokens"): ("/v1/responses/input_tokens", {"model": "MODEL", "input": "hi"}),
     ("POST", "/v1/messages"): ("/v1/messages", {"model": "MODEL", "messages": HI, "max_tokens": 5}),
     ("POST", "/v1/messages/count_tokens"): ("/v1/messages/count_tokens", {"model": "MODEL", "messages": HI}),
     ("POST", "/v1/audio/transcriptions"): ("/v1/audio/transcriptions", FORM),
@@ -90,6 +91,8 @@ ABOUT_NONE = {
     ("POST", "/api/blobs/{digest}"): f"/api/blobs/sha256:{'0' * 64}",
     ("GET", "/v1/responses/{id}"): "/v1/responses/resp_1",
     ("DELETE", "/v1/responses/{id}"): "/v1/responses/resp_1",
+    ("GET", "/v1/responses/{id}/input_items"): "/v1/responses/resp_1/input_items",
+    ("POST", "/v1/responses/{id}/cancel"): "/v1/responses/resp_1/cancel",
     ("*", "/v1/images"): "/v1/images",
     ("*", "/v1/images/{rest}"): "/v1/images/generations",
 }
@@ -463,12 +466,19 @@ async def test_an_answer_that_is_remembered_is_its_owners_alone(make_front: Make
         _, kept, _ = await ask(front, "POST", "/v1/responses", asked, **bearer())
         path = f"/v1/responses/{kept['id']}"
         on = {**asked, "previous_response_id": kept["id"]}
+        meant = {**asked, "input": [{"type": "item_reference", "id": kept["output"][0]["id"]}]}
         for stranger in ({}, bearer("lmk-bob")):
             assert (await ask(front, "GET", path, **stranger))[0] == 404
             assert (await ask(front, "DELETE", path, **stranger))[0] == 404
-            assert (await ask(front, "POST", "/v1/responses", on, **stranger))[0] == 400
+            assert (await ask(front, "GET", f"{path}/input_items", **stranger))[0] == 404
+            assert (await ask(front, "POST", f"{path}/cancel", **stranger))[0] == 404
+            for route in ("/v1/responses", "/v1/responses/input_tokens"):
+                assert (await ask(front, "POST", route, on, **stranger))[0] == 400
+                assert (await ask(front, "POST", route, meant, **stranger))[0] == 404
         assert (await ask(front, "POST", "/v1/responses", on, **bearer()))[0] == 200
+        assert (await ask(front, "POST", "/v1/responses", meant, **bearer()))[0] == 200
         assert (await ask(front, "GET", path, **bearer()))[0] == 200
+        assert (await ask(front, "GET", f"{path}/input_items", **bearer()))[0] == 200
 
 
 async def test_outside_of_a_request_no_model_is_resolved(front: Front) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
+from llamamgr.proxy.writer import Writer
 from tests.proxy.conftest import ANSWER, Front
 from tests.wire.streams import sse_events
 
@@ -73,7 +76,7 @@ async def test_a_streamed_answer_is_remembered_too(front: Front) -> None:
 
 
 async def test_refusals_name_the_field(front: Front) -> None:
-    status, told = await front.whole(PATH, model="tinychat", input=[{"type": "item_reference", "id": "x"}])
+    status, told = await front.whole(PATH, model="tinychat", input=[{"type": "computer_call", "id": "x"}])
     assert (status, told["error"]["param"]) == (400, "input[0].type")
 
 
@@ -85,3 +88,104 @@ async def test_the_header_that_tells_what_is_left_out_stays_short(front: Front) 
     assert (answer.status, len(told) <= 2000, told.split(", ")[:2]) == (200, True, ["web_search", "kind0"])
     async with front.post(PATH, {**body, "tools": [{"type": "x" * 5000}]}) as answer:
         assert (answer.status, len(answer.headers["X-Left-Out-Tools"])) == (200, 2000)
+
+
+async def got(front: Front, path: str, method: str = "GET") -> tuple[int, Any]:
+    async with front.session.request(method, f"{PATH}/{path}") as answer:
+        return answer.status, json.loads(await answer.read())
+
+
+async def counted(front: Front, **body: Any) -> int:
+    async with front.post(f"{PATH}/input_tokens", body) as answer:
+        told = json.loads(await answer.read())
+    assert (answer.status, told["object"]) == (200, "response.input_tokens"), told
+    return int(told["input_tokens"])
+
+
+async def test_the_tokens_of_a_request_are_counted_as_its_answer_tells_them(front: Front) -> None:
+    _, first = await front.whole(PATH, model="tinychat", input="hi", instructions="be brief")
+    asked = {"input": "and then?", "instructions": "be long", "tools": [WEATHER]}
+    on = {**asked, "previous_response_id": first["id"]}
+    for body in (asked, on):
+        tokens = await counted(front, model="tinychat", **body)
+        assert tokens == await prompt_tokens(front, **body)
+    assert await counted(front, **on) == tokens
+    assert await counted(front, previous_response_id=first["id"]) < tokens
+
+
+async def test_a_count_of_what_cannot_be_asked_is_refused(front: Front) -> None:
+    for body, status, param in (
+        ({"model": "tinychat"}, 400, "input"),
+        ({"input": "hi"}, 400, "model"),
+        ({"model": "tinychat", "previous_response_id": "resp_1"}, 400, "previous_response_id"),
+        ({"model": "nope", "input": "hi"}, 404, None),
+    ):
+        async with front.post(f"{PATH}/input_tokens", body) as answer:
+            told = json.loads(await answer.read())
+        assert (answer.status, told["error"]["param"]) == (status, param)
+
+
+async def test_what_an_answer_was_made_of_is_listed_with_what_it_went_on_from(front: Front) -> None:
+    _, first = await front.whole(PATH, model="tinychat", input="hi")
+    more = [{"role": "developer", "content": "rules"}, {"role": "user", "content": "and?"}]
+    _, second = await front.whole(PATH, model="tinychat", input=more, previous_response_id=first["id"])
+    status, told = await got(front, f"{second['id']}/input_items?order=asc")
+    assert (status, told["has_more"]) == (200, False)
+    assert [(item["role"], item["content"][0]["text"]) for item in told["data"]] == [
+        ("user", "hi"),
+        ("assistant", ANSWER),
+        ("developer", "rules"),
+        ("user", "and?"),
+    ]
+    assert told["data"][1] == first["output"][0]
+    ids = [item["id"] for item in told["data"]]
+    _, page = await got(front, f"{second['id']}/input_items?limit=2&after={ids[3]}")
+    assert ([item["id"] for item in page["data"]], page["has_more"]) == ([ids[2], ids[1]], True)
+    _, alone = await got(front, f"{first['id']}/input_items")
+    assert alone["data"] == told["data"][:1]
+
+
+async def test_items_of_before_may_be_sent_as_references(front: Front) -> None:
+    async with front.post(PATH, {"model": "tinychat", "input": "hi", "stream": True}) as answer:
+        first = json.loads(sse_events(await answer.read())[-1][1])["response"]
+    _, listed = await got(front, f"{first['id']}/input_items")
+    items = [{"type": "item_reference", "id": item["id"]} for item in (*listed["data"], *first["output"])]
+    on = [*items, {"role": "user", "content": "and?"}]
+    assert await prompt_tokens(front, input=on) == await prompt_tokens(
+        front, input="and?", previous_response_id=first["id"]
+    )
+    await got(front, first["id"], "DELETE")
+    _, again = await front.whole(PATH, model="tinychat", input=on)
+    assert again["status"] == "completed", "the answers that were made of them have them too"
+    status, told = await front.whole(PATH, model="tinychat", input=[{"type": "item_reference", "id": "rs_0"}])
+    assert (status, told["error"]["param"]) == (404, "input")
+
+
+async def test_no_answer_is_cancelled_or_streamed_later(front: Front) -> None:
+    _, known = await front.whole(PATH, model="tinychat", input="hi")
+    status, told = await got(front, f"{known['id']}/cancel", "POST")
+    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
+    assert "background" in told["error"]["message"]
+    status, told = await got(front, f"{known['id']}?stream=true")
+    assert (status, told["error"]["param"]) == (400, "stream")
+    assert (await got(front, f"{known['id']}?stream=false&include[]=reasoning.encrypted_content"))[0] == 200
+    for path, method in (("", "GET"), ("/input_items", "GET"), ("/cancel", "POST"), ("", "DELETE")):
+        status, told = await got(front, f"resp_0{path}", method)
+        assert (status, told["error"]["message"]) == (404, "Response with id 'resp_0' not found.")
+
+
+async def test_an_answer_is_known_before_its_end_is_told(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+    write = Writer.write
+
+    async def watched(self: Writer, data: bytes) -> None:
+        if b"event: response.completed" in data:
+            known.append(len(front.services.answers))
+        await write(self, data)
+
+    monkeypatch.setattr(Writer, "write", watched)
+    async with front.post(PATH, {"model": "tinychat", "input": "hi", "stream": True}) as answer:
+        await answer.read()
+    assert known == [1]

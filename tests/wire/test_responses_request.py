@@ -17,6 +17,7 @@ from llamamgr.wire.openai_tools import name_of
 from llamamgr.wire.responses_items import SEAL
 from llamamgr.wire.responses_memory import Memory, Remembered
 from llamamgr.wire.responses_request import ResponseRequest
+from llamamgr.wire.responses_stored import Stored
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {
@@ -176,7 +177,7 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
         ({"reasoning": {"effort": "banana"}}, "reasoning_effort"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "computer_call", "id": "x"}]}, "input[0].type"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
         (
@@ -236,10 +237,55 @@ def test_memory_is_bounded_in_bytes_and_refuses_what_is_too_large_at_all() -> No
     memory.keep("b", remembered(500))
     assert memory.recall("a") is None
     memory.keep("c", remembered(5000))
-    assert len(memory) == 0
-    memory.keep("d", remembered(100))
-    memory.keep("d", remembered(200))
+    assert (memory.recall("c"), len(memory)) == (None, 1)
+    memory.keep("b", remembered(200))
+    memory.keep("b", remembered(300))
     assert len(memory) == 1
+
+
+def answer(*names: str, owner: str = "") -> Remembered:
+    return Remembered(b"{}", (), owner, items=tuple(Stored(name, name.encode()) for name in names))
+
+
+def test_an_item_is_known_to_its_owner_for_as_long_as_an_answer_has_it() -> None:
+    memory = Memory(most=2)
+    memory.keep("1", answer("a"))
+    memory.keep("2", answer("a", "b"))
+    memory.keep("3", answer("a", "b", "c", owner="ann"))
+    assert (memory.item("a"), memory.item("b"), memory.item("c")) == (b"a", b"b", None)
+    assert (memory.item("c", "ann"), memory.item("c", "bob")) == (b"c", None)
+    assert memory.forget("2")
+    assert (memory.item("a"), memory.item("a", "ann")) == (None, b"a")
+    memory.keep("3", answer("d", owner="ann"))
+    assert (memory.item("a", "ann"), memory.item("d", "ann")) == (None, b"d")
+
+
+REFERENCE = {"type": "item_reference", "id": "msg_1"}
+
+
+@pytest.mark.parametrize("reference", [REFERENCE, {"id": "msg_1"}])
+def test_a_reference_is_what_it_means(reference: Any) -> None:
+    said = {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "text", "text": "a"}]}
+    known = {"msg_1": json.dumps(said).encode()}
+    items = [reference, {"role": "user", "content": "b"}]
+    asked = responses_request.parse(encoded(input=items), recall=known.get)
+    assert asked.turns == (Message("assistant", "a"), Message("user", "b"))
+    assert [item["id"] for item in asked.items] == ["msg_1", None]
+
+
+def test_a_reference_to_nothing_is_not_found() -> None:
+    with pytest.raises(DialectError, match="Item with id 'msg_1' not found") as refused:
+        parsed(input=[REFERENCE])
+    assert refused.value.status == 404
+
+
+def test_a_count_needs_neither_model_nor_input_where_it_goes_on_from_an_answer() -> None:
+    asked = responses_request.parse_count(b'{"previous_response_id":"resp_1"}')
+    assert (asked.model, asked.previous, asked.turns) == ("", "resp_1", ())
+    for body, param in ((b'{"input":"hi"}', "model"), (b'{"model":"m"}', "input")):
+        with pytest.raises(DialectError) as refused:
+            responses_request.parse_count(body)
+        assert (refused.value.status, refused.value.param) == (400, param)
 
 
 @pytest.mark.parametrize("data", ["", "***", "\N{SNOWMAN}", "\ufffd", 1, None, []])

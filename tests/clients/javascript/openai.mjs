@@ -80,6 +80,9 @@ await run({
     const final = await stream.finalResponse()
     const on = await responses.create({ model, input: 'more', previous_response_id: first.id })
     const kept = await responses.retrieve(first.id)
+    const counted = await responses.inputTokens.count({ model, input: 'hello', reasoning: { effort: 'none' } })
+    const items = await collect(responses.inputItems.list(on.id, { order: 'asc', limit: 1 }))
+    const cancelled = await refusal(() => responses.cancel(first.id))
     await responses.delete(first.id)
     return {
       whole: [first.output_text, first.status],
@@ -88,6 +91,9 @@ await run({
       streamed: final.output_text,
       longer: on.usage.input_tokens > first.usage.input_tokens,
       kept: kept.output_text,
+      counted: counted.input_tokens === first.usage.input_tokens,
+      listed: items.map((item) => item.content[0].text),
+      cancelled,
       forgotten: await refusal(() => responses.create({ model, input: 'more', previous_response_id: first.id })),
     }
   },
