@@ -24,6 +24,7 @@ from llamamgr.wire.neutral import ChatRequest, Event, Finished
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
+from llamamgr.wire.shortening import shortened
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Conversation:
                 return await once(chat)
             except relay.GenerationFailedError as error:
                 may_cut = isinstance(asked, ChatBody) and asked.truncate and not self._writer.sent
-                chat = ollama.shortened(chat, error.failed.message) if may_cut else None
+                chat = shortened(chat, error.failed.message) if may_cut else None
                 if chat is None:
                     raise
                 log.info(

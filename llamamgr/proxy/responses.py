@@ -16,7 +16,7 @@ from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
 from llamamgr.proxy.performance import count, perform
-from llamamgr.proxy.relay import GenerationFailedError, Want, want_of, with_lease
+from llamamgr.proxy.relay import GenerationFailedError, Take, Want, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
 from llamamgr.proxy.visit import owner
@@ -31,6 +31,7 @@ from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import Recall, ResponseRequest
 from llamamgr.wire.responses_stored import outputs, page_answer, page_of, stored
 from llamamgr.wire.script import Script, script_for
+from llamamgr.wire.shortening import shortened
 
 
 class Parse(Protocol):
@@ -195,7 +196,20 @@ class Conversation:
             if data:
                 await self._writer.write(data)
 
-        await perform(lease, self._chat, self._script, self._services.clock(), take)
+        await self._fitting(lease, take)
+
+    async def _fitting(self, lease: Lease, take: Take) -> None:
+        """Generate; a conversation that is too long loses its oldest turns where the client wants that."""
+        chat = self._chat
+        while True:
+            try:
+                return await perform(lease, chat, self._script, self._services.clock(), take)
+            except GenerationFailedError as error:
+                may_cut = self._asked.truncates and not self._writer.sent
+                shorter = shortened(chat, error.failed.message) if may_cut else None
+                if shorter is None:
+                    raise
+                chat = shorter
 
     def _keep(self, renderer: Renderer) -> None:
         known, asked = self._known, self._asked

@@ -20,6 +20,7 @@ responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``
              whose items are ``_stored`` in full
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``multipart``: forms with files
+shortening   a conversation without its oldest turns, when it is longer than the context
 images       media in requests: enclosed, or given by an address
 openapi      an OpenAPI document out of operations; ``_bodies`` and ``_answers``: what goes in and out
 ===========  ======================================================================

@@ -19,7 +19,6 @@ from llamamgr.wire.ollama_request import (
 )
 from llamamgr.wire.ollama_translate import (
     check_capabilities,
-    shortened,
     thinking,
     to_chat_request,
     to_prompt_request,
@@ -45,7 +44,6 @@ __all__ = [
     "parse_options",
     "parse_show",
     "settle",
-    "shortened",
     "thinking",
     "to_chat_request",
     "to_prompt_request",

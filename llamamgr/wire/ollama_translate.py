@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-import msgspec
-
 from llamamgr.core.errors import InvalidNameError
 from llamamgr.core.names import ModelName
 from llamamgr.wire import golang
@@ -15,11 +11,6 @@ from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Sampling,
 from llamamgr.wire.ollama_options import settle
 from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
 from llamamgr.wire.persona import NOBODY, Persona, begin
-
-_SHARE_OF_PROMPT = 0.75  # of the context; the rest is left for the answer
-_MARKS = 16  # characters that a template writes around a turn, or so
-# the engine's words for a prompt that is longer than a slot's context
-_TOO_LONG = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
 def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
@@ -83,37 +74,6 @@ def to_chat_request(
 def _sampling(request: Inference, context: int, persona: Persona) -> Sampling:
     settled = settle(request.options.over(persona.options).sampling, context)
     return {**settled, **clamping(settled, persona.clamps)} if persona.clamps else settled
-
-
-def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
-    """Without the oldest messages, as many as the engine's ``refusal`` of a too long prompt tells; None when none can go.
-
-    System messages and the last one stay, as Ollama's ``truncate`` has it.
-    """
-    told = _TOO_LONG.search(refusal)
-    if told is None:
-        return None
-    turns = [message for message in request.messages if isinstance(message, Message)]
-    tokens, room = int(told[1]), int(told[2]) * _SHARE_OF_PROMPT
-    excess = sum(map(_weight, turns)) * max(0.0, tokens - room) / max(1, tokens)
-    going: set[int] = set()
-    for index, turn in enumerate(turns[:-1]):
-        if turn.role == "system":
-            continue
-        if going and excess <= 0:
-            break
-        going.add(index)
-        excess -= _weight(turn)
-    if not going:
-        return None
-    kept = tuple(turn for index, turn in enumerate(turns) if index not in going)
-    return msgspec.structs.replace(request, messages=kept)
-
-
-def _weight(turn: Message) -> int:
-    """Of a turn in a prompt, in characters or so; one without words has its marks, or cutting many of them would never end."""
-    calls = sum(len(call.name) + len(call.arguments) for call in turn.tool_calls)
-    return _MARKS + len(turn.content) + len(turn.thinking) + calls
 
 
 def to_prompt_request(

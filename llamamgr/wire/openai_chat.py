@@ -118,15 +118,15 @@ def enclosed(body: bytes, fetched: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(top)
 
 
-def effort(word: str) -> str:
-    """A reasoning effort as templates know it; ``DialectError`` 400 for what is none."""
+def effort(word: str, param: str = "reasoning_effort") -> str:
+    """A reasoning effort as templates know it; ``DialectError`` 400 for what is none, which ``param`` was."""
     known = EFFORTS.get(word)
     if known is None:
         shown = golang.quote(word.encode())
         raise DialectError(
             400,
             f'invalid reasoning value: {shown} (must be "minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none")',
-            param="reasoning_effort",
+            param=param,
         )
     return known
 

@@ -86,9 +86,16 @@ def _chosen(tools: Sequence[msgspec.Raw], choice: _Choice) -> Offer:
         return Offer(_named(tools, [choice.function.name or choice.name or ""]), "required")
     if choice.type == "allowed_tools":
         allowed = choice.allowed_tools or choice
-        names = [tool.function.name or tool.name or "" for tool in allowed.tools or ()]
-        return _of_word(_named(tools, names), allowed.mode or "auto")
+        return _of_word(_allowed(tools, allowed.tools or ()), allowed.mode or "auto")
     return _of_word(tools, choice.type)
+
+
+def _allowed(tools: Sequence[msgspec.Raw], listed: Sequence[_Tool]) -> tuple[msgspec.Raw, ...]:
+    """Those that are ``listed``; what is no function was not offered in the first place, and may be listed in vain."""
+    functions = [tool for tool in listed if tool.type == "function"]
+    if listed and not functions:
+        return ()
+    return _named(tools, [tool.function.name or tool.name or "" for tool in functions])
 
 
 def _named(tools: Sequence[msgspec.Raw], names: Sequence[str]) -> tuple[msgspec.Raw, ...]:

@@ -186,6 +186,9 @@ _RESPONSE: dict[str, Schema] = {
     "tools": _OBJECTS,
     "tool_choice": _TOOL_CHOICE,
     "max_output_tokens": _or_null("integer", minimum=1),
+    "metadata": _or_null("object", maxProperties=16, additionalProperties={"type": "string"}),
+    "top_logprobs": _TOP_LOGPROBS,
+    "truncation": {"enum": ["auto", "disabled", None]},
     "Item.type": {
         "enum": ["message", "function_call", "function_call_output", "reasoning", "item_reference", None]
     },

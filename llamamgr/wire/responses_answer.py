@@ -1,14 +1,14 @@
 """Answers of ``/v1/responses``: neutral events → OpenAI's typed events, or one response object.
 
-Every event has its ``sequence_number``; items (reasoning, message, function calls) come one after the other, each with
-its ``output_index``. A stream ends with ``response.completed``, ``response.incomplete`` (the limit was met) or
-``response.failed``.
+Every event has its ``sequence_number``; items (reasoning, message, function calls) come one after the other, each with its
+``output_index``, and the part that an item's text stands in is told before and after it. A stream ends with
+``response.completed``, ``response.incomplete`` (the limit was met) or ``response.failed``.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from llamamgr.wire.neutral import (
     Event,
     Failed,
     Finished,
+    Logprob,
     Message,
     PromptRead,
     TextDelta,
@@ -32,21 +33,75 @@ from llamamgr.wire.responses_request import ResponseRequest
 _encode = msgspec.json.encode
 
 
+class _Form(msgspec.Struct, frozen=True):
+    """How the text of an item is told: the stems of its events' names and of those of its part, and its fields."""
+
+    stem: str
+    field: str = "text"
+    part_stem: str = ""
+    part_type: str = ""
+    index: str = ""
+
+
+_CALL = _Form("response.function_call_arguments", "arguments")
+_TEXT = _Form(
+    "response.output_text",
+    part_stem="response.content_part",
+    part_type="output_text",
+    index="content_index",
+)
+_THOUGHT = _Form(
+    "response.reasoning_text",
+    part_stem="response.content_part",
+    part_type="reasoning_text",
+    index="content_index",
+)
+_SUMMARY = _Form(
+    "response.reasoning_summary_text",
+    part_stem="response.reasoning_summary_part",
+    part_type="summary_text",
+    index="summary_index",
+)
+
+
 class _Item:
     """One output item while it comes."""
 
-    def __init__(self, kind: str, index: int, id: str, call_id: str = "", name: str = "") -> None:  # noqa: A002
+    def __init__(
+        self,
+        kind: str,
+        form: _Form,
+        index: int,
+        id: str,  # noqa: A002 - the field's name
+        call_id: str = "",
+        name: str = "",
+    ) -> None:
         self.kind = kind
+        self.form = form
         self.index = index
         self.id = id
         self.call_id = call_id
         self.name = name
         self.pieces: list[str] = []
+        self.logprobs: list[dict[str, Any]] = []
         self.delta_head = b""
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The fields that say of which text an event is."""
+        fields: dict[str, Any] = {"item_id": self.id, "output_index": self.index}
+        return {**fields, self.form.index: 0} if self.form.index else fields
+
+    def part(self, *, empty: bool = False) -> dict[str, Any]:
+        """The part that the text stands in."""
+        part: dict[str, Any] = {"type": self.form.part_type, "text": "" if empty else self.text}
+        if self.form is not _TEXT:
+            return part
+        return {**part, "annotations": [], "logprobs": [] if empty else self.logprobs}
 
 
 class Renderer:
@@ -101,8 +156,8 @@ class Renderer:
         """What this event gives to a client that streams."""
         streams = self._request.stream
         match event:
-            case TextDelta(text=text):
-                out = self._delta("message", text)
+            case TextDelta(text, logprobs):
+                out = self._delta("message", text, logprobs)
             case ThinkingDelta(text=text):
                 self._thoughts += 1  # the engine sends a piece for each token
                 out = self._delta("reasoning", text)
@@ -157,7 +212,8 @@ class Renderer:
         usage = self._usage
         return {
             "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": usage.cached},
+            # what a cache keeps costs nothing here, and is not counted
+            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
             "output_tokens": usage.completion,
             "output_tokens_details": {"reasoning_tokens": min(self._thoughts, usage.completion)},
             "total_tokens": usage.prompt + usage.completion,
@@ -173,20 +229,31 @@ class Renderer:
     def _last(self) -> bytes:
         return self._event(f"response.{self.status}", {"response": self.response(self.status)})
 
-    def _delta(self, kind: str, text: str) -> bytes:
+    def _delta(self, kind: str, text: str, logprobs: tuple[Logprob, ...] = ()) -> bytes:
         before, item = b"", self._open
         if item is None or item.kind != kind:
-            before, item = self._opened(_Item(kind, len(self._items), f"{_PREFIX[kind]}{self._new_id()}"))
+            fresh = _Item(kind, self._form(kind), len(self._items), f"{_PREFIX[kind]}{self._new_id()}")
+            before, item = self._opened(fresh)
         item.pieces.append(text)
+        rows = [_row(one) for one in logprobs]
+        item.logprobs += rows
         if not self._request.stream:
             return b""
+        if rows:
+            told = {**item.place, "logprobs": rows, "delta": text}
+            return before + self._event(f"{item.form.stem}.delta", told)
         return before + self._piece(item, text)
+
+    def _form(self, kind: str) -> _Form:
+        if kind == "message":
+            return _TEXT
+        return _SUMMARY if self._request.summarised else _THOUGHT
 
     def _call(self, delta: ToolCallDelta) -> bytes:
         before, item = b"", self._calls.get(delta.index)
         if item is None:
             call = delta.id if delta.id.startswith("call_") else f"call_{delta.id or self._new_id()}"
-            fresh = _Item("function_call", len(self._items), f"fc_{self._new_id()}", call, delta.name)
+            fresh = _Item("function_call", _CALL, len(self._items), f"fc_{self._new_id()}", call, delta.name)
             before, item = self._opened(fresh)
             self._calls[delta.index] = item
         elif item is not self._open:
@@ -209,65 +276,51 @@ class Renderer:
         before = self._begin() + self._close()
         self._items.append(item)
         self._open = item
-        fields = self._place(item)
-        kind = self._kinds(item)[0]
-        head = _encode({"type": kind, **fields, **({"logprobs": []} if item.kind == "message" else {})})
-        item.delta_head = b"event: " + kind.encode() + b"\ndata: " + head[:-1] + b',"sequence_number":'
         if not self._request.stream:
             return b"", item
+        kind = f"{item.form.stem}.delta"
+        head = _encode({"type": kind, **item.place, **_logprobs(item)})
+        item.delta_head = b"event: " + kind.encode() + b"\ndata: " + head[:-1] + b',"sequence_number":'
         shown = {"item": self._shown(item, "in_progress"), "output_index": item.index}
         before += self._event("response.output_item.added", shown)
-        if item.kind == "message":
-            part = _text_part("")
-            before += self._event("response.content_part.added", {**fields, "part": part})
-        elif item.kind == "reasoning" and self._request.summarised:
-            part = {"type": "summary_text", "text": ""}
-            before += self._event("response.reasoning_summary_part.added", {**fields, "part": part})
+        if item.form.part_stem:
+            part = {**item.place, "part": item.part(empty=True)}
+            before += self._event(f"{item.form.part_stem}.added", part)
         return before, item
 
     def _close(self) -> bytes:
         item, self._open = self._open, None
-        if item is None or not self._request.stream:
+        if item is None:
             return b""
-        fields, text = self._place(item), item.text
-        done, field = self._kinds(item)[1:]
-        more: dict[str, Any] = {"logprobs": []} if item.kind == "message" else {}
-        out = self._event(done, {**fields, field: text, **more})
-        if item.kind == "message":
-            out += self._event("response.content_part.done", {**fields, "part": _text_part(text)})
-        elif item.kind == "reasoning" and self._request.summarised:
-            part = {"type": "summary_text", "text": text}
-            out += self._event("response.reasoning_summary_part.done", {**fields, "part": part})
+        out = b""
+        if item.kind == "function_call" and not item.text and not self._cut:
+            item.pieces = ["{}"]  # a call without arguments: clients read them as JSON
+            out = self._piece(item, "{}") if self._request.stream else b""
+        if not self._request.stream:
+            return b""
+        name = {"name": item.name} if item.kind == "function_call" else {}
+        done = {**item.place, **name, item.form.field: item.text, **_logprobs(item, item.logprobs)}
+        out += self._event(f"{item.form.stem}.done", done)
+        if item.form.part_stem:
+            out += self._event(f"{item.form.part_stem}.done", {**item.place, "part": item.part()})
         shown = {"item": self._shown(item), "output_index": item.index}
         return out + self._event("response.output_item.done", shown)
 
-    def _kinds(self, item: _Item) -> tuple[str, str, str]:
-        """Names of an item's delta and done events, and the field that its text has in the latter."""
-        if item.kind == "reasoning" and self._request.summarised:
-            stem, field = "response.reasoning_summary_text", "text"
-        else:
-            stem, field = _STEMS[item.kind]
-        return f"{stem}.delta", f"{stem}.done", field
-
-    def _place(self, item: _Item) -> dict[str, Any]:
-        fields: dict[str, Any] = {"item_id": item.id, "output_index": item.index}
-        if item.kind == "reasoning" and self._request.summarised:
-            return {**fields, "summary_index": 0}
-        return fields if item.kind == "function_call" else {**fields, "content_index": 0}
-
     def _shown(self, item: _Item, status: str = "") -> dict[str, Any]:
-        running, text = status == "in_progress", item.text
-        last = item is self._items[-1]
+        running = status == "in_progress"
+        is_cut = item is self._open or (self._cut and item is self._items[-1])
         shown: dict[str, Any] = {"id": item.id, "type": item.kind}
-        shown["status"] = status or ("incomplete" if self._cut and last else "completed")
+        shown["status"] = status or ("incomplete" if is_cut else "completed")
+        parts = [] if running else [item.part()]
         if item.kind == "function_call":
-            return {**shown, "call_id": item.call_id, "name": item.name, "arguments": text}
+            return {**shown, "call_id": item.call_id, "name": item.name, "arguments": item.text}
         if item.kind == "message":
-            return {**shown, "role": "assistant", "content": [] if running else [_text_part(text)]}
-        summary = [{"type": "summary_text", "text": text}] if self._request.summarised and not running else []
-        content = [] if running or self._request.summarised else [{"type": "reasoning_text", "text": text}]
-        sealed = {"encrypted_content": _sealed(text)} if self._request.sealed and not running else {}
-        return {**shown, "summary": summary, "content": content, **sealed}
+            return {**shown, "role": "assistant", "content": parts}
+        thought: dict[str, Any] = {"summary": [], "content": []}
+        thought["summary" if item.form is _SUMMARY else "content"] = parts
+        if self._request.sealed and not running:
+            thought["encrypted_content"] = _sealed(item.text)
+        return {**shown, **thought}
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> bytes:
         if not self._request.stream:
@@ -278,15 +331,16 @@ class Renderer:
 
 
 _PREFIX = {"message": "msg_", "reasoning": "rs_"}
-_STEMS = {
-    "message": ("response.output_text", "text"),
-    "reasoning": ("response.reasoning_text", "text"),
-    "function_call": ("response.function_call_arguments", "arguments"),
-}
 
 
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _logprobs(item: _Item, rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The field that events of texts have, and no others."""
+    return {"logprobs": rows} if item.form is _TEXT else {}
+
+
+def _row(one: Logprob) -> dict[str, Any]:
+    top = [{"token": other.token, "bytes": other.bytes, "logprob": other.logprob} for other in one.top]
+    return {"token": one.token, "bytes": one.bytes, "logprob": one.logprob, "top_logprobs": top}
 
 
 def _sealed(text: str) -> str:

@@ -27,7 +27,8 @@ class _Part(msgspec.Struct):
     text: str | None = None
     refusal: str | None = None
     image_url: str | dict[str, Any] | None = None
-    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
     input_audio: dict[str, Any] | None = None
 
 
@@ -52,24 +53,41 @@ class Item(msgspec.Struct):
 
 
 def joined(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """``turns`` with those of an assistant that follow each other as one."""
+    """``turns`` as templates take them.
+
+    Those of an assistant that follow each other are one, and so are system texts: many a template refuses a second one. Results
+    of tools get the names that they were called by.
+    """
     found: list[Message] = []
+    names: dict[str, str] = {}
     for turn in turns:
-        before = found[-1] if found else None
-        if (
-            before is not None
-            and before.role == turn.role == "assistant"
-            and not (before.parts or turn.parts)
-        ):
-            found[-1] = Message(
-                "assistant",
-                "\n".join(text for text in (before.content, turn.content) if text),
-                thinking=before.thinking + turn.thinking,
-                tool_calls=(*before.tool_calls, *turn.tool_calls),
-            )
+        names |= {call.id: call.name for call in turn.tool_calls}
+        told = turn
+        if turn.role == "tool" and not turn.tool_name:
+            told = msgspec.structs.replace(turn, tool_name=names.get(turn.tool_call_id, ""))
+        both = _together(found[-1], told) if found else None
+        if both is not None:
+            found[-1] = both
         else:
-            found.append(turn)
+            found.append(told)
     return tuple(found)
+
+
+def _together(before: Message, turn: Message) -> Message | None:
+    """Both as one turn; None when they are none."""
+    if before.role != turn.role or before.parts or turn.parts:
+        return None
+    texts = [text for text in (before.content, turn.content) if text]
+    if turn.role == "system":
+        return Message("system", "\n\n".join(texts))
+    if turn.role == "assistant":
+        return Message(
+            "assistant",
+            "\n".join(texts),
+            thinking=before.thinking + turn.thinking,
+            tool_calls=(*before.tool_calls, *turn.tool_calls),
+        )
+    return None
 
 
 class Reading:
@@ -79,7 +97,6 @@ class Reading:
         self.wanted: dict[str, None] = {}
         self._fetching = fetching
         self._fetched = fetched
-        self._names: dict[str, str] = {}
 
     def turns(self, item: Item, where: str) -> list[Message]:
         match item.type or ("message" if item.role else ""):
@@ -110,16 +127,13 @@ class Reading:
         arguments = item.arguments or "{}"
         if not is_json(arguments):
             raise DialectError(400, f"{where}.arguments are no JSON", param=f"{where}.arguments")
-        self._names[item.call_id] = item.name
         return Message("assistant", tool_calls=(ToolCall(item.call_id, item.name, arguments),))
 
     def _output(self, item: Item, where: str) -> Message:
         if not item.call_id:
             raise DialectError(400, f"{where}.call_id is required", param=f"{where}.call_id")
         plain = _turn("tool", self._parts(item.output, f"{where}.output"))
-        return msgspec.structs.replace(
-            plain, tool_call_id=item.call_id, tool_name=self._names.get(item.call_id, "")
-        )
+        return msgspec.structs.replace(plain, tool_call_id=item.call_id)
 
     def _parts(self, content: str | list[_Part] | None, where: str) -> tuple[Part, ...]:
         if isinstance(content, str):
@@ -138,6 +152,8 @@ class Reading:
                 return self._image(str(address or ""), where)
             case "input_audio":
                 return self._audio(part.input_audio or {}, where)
+            case "input_file":
+                return TextPart(_file(part, where))
             case kind:
                 raise DialectError(400, f"{where}: content of type {kind!r} is not served", param=where)
 
@@ -159,6 +175,20 @@ class Reading:
         if not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.image_url holds no base64 image", param=where)
         return MediaPart(images.unwrapped(data))
+
+
+def _file(part: _Part, where: str) -> str:
+    """The text of an enclosed file, under its name."""
+    head, comma, data = (part.file_data or "").partition(",")
+    try:
+        text = base64.b64decode(data if comma else head, validate=True).decode()
+    except ValueError:  # no base64, or no text
+        text = ""
+    if not text or text.startswith("%PDF-"):
+        raise DialectError(
+            400, f"{where}: files are read as text only, enclosed as base64 in file_data", param=where
+        )
+    return f"{part.filename}\n{text}" if part.filename else text
 
 
 def _turn(role: str, parts: tuple[Part, ...]) -> Message:

@@ -51,7 +51,7 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole. ``items`` are
     what they were read from, in full, references replaced by what they mean.
     ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
-    ``encrypted_content``.
+    ``encrypted_content``. ``truncates``: what is too long loses its oldest turns.
     """
 
     model: str
@@ -68,6 +68,9 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     think: bool | None = None
     summarised: bool = False
     sealed: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    truncates: bool = False
     echo: Mapping[str, Any] = {}
     left_out: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -82,6 +85,9 @@ class ResponseRequest(msgspec.Struct, frozen=True):
             sampling=self.sampling,
             response_format=self.response_format,
             think=self.think,
+            # llama-server tells no probabilities of a stream beside tools, and refuses to be asked
+            logprobs=self.logprobs and not self.tools,
+            top_logprobs=self.top_logprobs if self.logprobs and not self.tools else 0,
         )
 
 
@@ -121,6 +127,9 @@ class Wire(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
     tool_choice: msgspec.Raw = NOTHING
     include: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    top_logprobs: int | None = None
+    truncation: str | None = None
 
 
 _ECHOED: dict[str, Any] = {
@@ -131,19 +140,23 @@ _ECHOED: dict[str, Any] = {
     "parallel_tool_calls": True,
     "previous_response_id": None,
     "prompt_cache_key": None,
-    "reasoning": None,
     "safety_identifier": None,
-    "service_tier": "default",
     "temperature": None,
-    "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
-    "tools": [],
     "top_logprobs": 0,
     "top_p": None,
     "truncation": "disabled",
     "presence_penalty": 0,
     "frequency_penalty": 0,
+    "user": None,
 }
+# objects whose fields have defaults of their own
+_COMPLETED: dict[str, dict[str, Any]] = {
+    "reasoning": {"effort": None, "summary": None},
+    "text": {"format": {"type": "text"}},
+}
+_TOOL: dict[str, Any] = {"description": None, "parameters": None, "strict": None}
+_MOST_METADATA = 16
 
 
 def parse(
@@ -201,6 +214,7 @@ def _read(body: bytes) -> tuple[Wire, dict[str, msgspec.Raw]]:
 def _request(
     wire: Wire, fields: Mapping[str, msgspec.Raw], reading: Reading, recall: Recall
 ) -> ResponseRequest:
+    _check(wire)
     tools, left_out = _tools(wire.tools or ())
     offer = choose(tools, wire.tool_choice)
     given = _given(wire.input, fields, recall)
@@ -212,7 +226,8 @@ def _request(
     except RecursionError:
         raise DialectError(400, "json: exceeded max depth") from None
     reasoning = wire.reasoning or _Reasoning()
-    wanted = reasoning.effort
+    include = wire.include or ()
+    wanted = None if reasoning.effort is None else effort(reasoning.effort, "reasoning.effort")
     return ResponseRequest(
         model=wire.model or "",
         turns=turns,
@@ -225,13 +240,27 @@ def _request(
         tool_choice=offer.choice,
         sampling=_sampling(wire, fields, wanted),
         response_format=_format(wire.text),
-        think=None if wanted is None else effort(wanted) != "none",
+        think=None if wanted is None else wanted != "none",
         summarised=bool(reasoning.summary or reasoning.generate_summary),
-        sealed="reasoning.encrypted_content" in (wire.include or ()),
-        echo=_echo(fields, tools),
+        sealed="reasoning.encrypted_content" in include,
+        logprobs="message.output_text.logprobs" in include or bool(wire.top_logprobs),
+        top_logprobs=wire.top_logprobs or 0,
+        truncates=wire.truncation == "auto",
+        echo=_echo(fields),
         left_out=left_out,
         addresses=tuple(reading.wanted),
     )
+
+
+def _check(wire: Wire) -> None:
+    if wire.truncation not in (None, "auto", "disabled"):
+        raise DialectError(400, "truncation must be auto or disabled", param="truncation")
+    if not 0 <= (wire.top_logprobs or 0) <= 20:
+        raise DialectError(400, "top_logprobs must be from 0 to 20", param="top_logprobs")
+    if len(wire.metadata or ()) > _MOST_METADATA:
+        raise DialectError(
+            400, f"metadata may have {_MOST_METADATA} pairs of key and value at most", param="metadata"
+        )
 
 
 def _given(
@@ -270,7 +299,7 @@ def _sampling(wire: Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None)
             raise DialectError(400, "max_output_tokens must be positive", param="max_output_tokens")
         found["max_tokens"] = wire.max_output_tokens
     if wanted is not None:
-        found["reasoning_effort"] = effort(wanted)
+        found["reasoning_effort"] = wanted
     return found
 
 
@@ -308,15 +337,17 @@ def _tools(given: Sequence[msgspec.Raw]) -> tuple[tuple[msgspec.Raw, ...], tuple
     return tuple(tools), tuple(left_out)
 
 
-def _echo(fields: Mapping[str, msgspec.Raw], tools: Sequence[msgspec.Raw]) -> dict[str, Any]:
+def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     """Fields as the client sent them, defaults for the rest; of the tools only those that are offered."""
-    told = {
-        name: fields[name] if bytes(fields.get(name, NOTHING)) not in (b"", b"null") else default
-        for name, default in _ECHOED.items()
-    }
-    if tools:
-        given = msgspec.json.decode(bytes(fields["tools"]), type=list[dict[str, Any]])
-        told["tools"] = [tool for tool in given if tool.get("type") == "function"]
-    else:
-        told["tools"] = []
-    return told
+    said = {name: raw for name, raw in fields.items() if bytes(raw) not in (b"", b"null")}
+    told = {name: said.get(name, default) for name, default in _ECHOED.items()}
+    for name, defaults in _COMPLETED.items():
+        more = msgspec.json.decode(said[name], type=dict[str, msgspec.Raw]) if name in said else {}
+        told[name] = {**defaults, **more}
+    given = (
+        msgspec.json.decode(said["tools"], type=list[dict[str, msgspec.Raw] | None])
+        if "tools" in said
+        else []
+    )
+    functions = [tool for tool in given if tool and bytes(tool.get("type", NOTHING)) == b'"function"']
+    return {**told, "tools": [{**_TOOL, **tool} for tool in functions], "service_tier": "default"}

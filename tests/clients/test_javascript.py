@@ -87,6 +87,7 @@ def test_the_openai_client_gets_responses_goes_on_from_them_and_calls_functions(
     assert responses["ends"] == ["response.created", "response.completed"]
     assert (responses["numbered"], responses["longer"], responses["kept"]) == (True, True, ANSWER)
     assert responses["forgotten"]["code"] == "previous_response_not_found"
+    assert responses["thought"] == THOUGHT
     assert (responses["counted"], responses["listed"]) == (True, ["hello", ANSWER, "more"])
     assert responses["cancelled"]["status"] == 400
     assert told["functions"] == {**call(), "after": ANSWER}

@@ -168,6 +168,34 @@ def test_a_streamed_response_ends_as_the_whole_one(client: openai.OpenAI) -> Non
     assert final.output_text == selftest.ANSWER
 
 
+def test_a_streamed_response_tells_its_thoughts_and_the_probabilities_of_its_words(
+    client: openai.OpenAI,
+) -> None:
+    with client.responses.stream(
+        model="selftest",
+        input="hello",
+        reasoning={"effort": "low"},
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+    ) as stream:
+        events = list(stream)
+    thought = "".join(event.delta for event in events if event.type == "response.reasoning_text.delta")
+    rows = [row for event in events if event.type == "response.output_text.delta" for row in event.logprobs]
+    assert thought == selftest.THOUGHT
+    assert "".join(row.token for row in rows) == selftest.ANSWER
+    assert {len(row.top_logprobs or ()) for row in rows} == {2}
+    function: Any = {"type": "function", "strict": False, **WEATHER}
+    allowed: Any = {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": WEATHER["name"]}],
+    }
+    called = client.responses.create(
+        model="selftest", input="hello", tools=[function], tool_choice=allowed, top_logprobs=2
+    )
+    assert "function_call" in [item.type for item in called.output]
+
+
 def test_a_response_calls_a_function_and_takes_its_result(client: openai.OpenAI) -> None:
     function: Any = {"type": "function", "strict": False, **WEATHER}
     called = client.responses.create(model="selftest", input="hello", tools=[function])

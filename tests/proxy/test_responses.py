@@ -189,3 +189,35 @@ async def test_an_answer_is_known_before_its_end_is_told(
     async with front.post(PATH, {"model": "tinychat", "input": "hi", "stream": True}) as answer:
         await answer.read()
     assert known == [1]
+
+
+LONG = [{"role": role, "content": "tiny llama " * 300} for role in ("user", "assistant", "user", "assistant")]
+
+
+async def test_what_is_longer_than_the_context_is_refused_or_loses_its_oldest_turns(front: Front) -> None:
+    asked = {"input": [*LONG, {"role": "user", "content": "hi"}], "instructions": "be brief"}
+    status, told = await front.whole(PATH, model="tinychat", **asked)
+    assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
+    status, told = await front.whole(PATH, model="tinychat", truncation="auto", **asked)
+    assert (status, told["status"], told["truncation"]) == (200, "completed", "auto")
+    assert told["usage"]["input_tokens"] < 2048
+    async with front.post(
+        PATH, {"model": "tinychat", "truncation": "auto", "stream": True, **asked}
+    ) as answer:
+        assert sse_events(await answer.read())[-1][0] == "response.completed"
+    alone = {"input": LONG[0]["content"] * 2}
+    status, told = await front.whole(PATH, model="tinychat", truncation="auto", **alone)
+    assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
+
+
+async def probabilities(front: Front, **more: Any) -> list[Any]:
+    _, told = await front.whole(PATH, model="tinychat", input="hi", **more)
+    return list(told["output"][0]["content"][0]["logprobs"])
+
+
+async def test_probabilities_are_told_where_they_are_asked_for(front: Front) -> None:
+    assert await probabilities(front) == []
+    rows = await probabilities(front, include=["message.output_text.logprobs"])
+    assert "".join(row["token"] for row in rows) == ANSWER
+    assert {len(row["top_logprobs"]) for row in rows} == {0}
+    assert {len(row["top_logprobs"]) for row in await probabilities(front, top_logprobs=2)} == {2}

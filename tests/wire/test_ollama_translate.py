@@ -144,7 +144,7 @@ def test_a_name_that_is_a_path_is_shown_as_it_is() -> None:
 
 def test_a_conversation_that_is_too_long_loses_its_oldest_turns_but_neither_system_nor_the_last():
     from llamamgr.wire.neutral import ChatRequest
-    from llamamgr.wire.ollama import shortened
+    from llamamgr.wire.shortening import shortened
 
     turns = (
         Message("system", "s" * 10),
@@ -163,7 +163,7 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns_but_neither_syst
 
 def test_a_conversation_of_countless_empty_turns_is_cut_in_few_steps():
     from llamamgr.wire.neutral import ChatRequest
-    from llamamgr.wire.ollama import shortened
+    from llamamgr.wire.shortening import shortened
 
     request: ChatRequest | None = ChatRequest(messages=tuple(Message("user") for _ in range(10_000)))
     for _step in range(60):

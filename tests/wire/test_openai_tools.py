@@ -52,6 +52,16 @@ def offered(choice: Any) -> tuple[list[str], str]:
             "c",
             "required",
         ),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": "auto",
+                "tools": [{"type": "web_search"}, {"type": "function", "name": "b"}],
+            },
+            "b",
+            "auto",
+        ),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "web_search"}]}, "", "auto"),
     ],
 )
 def test_every_form_becomes_a_word_and_the_tools_it_means(choice: Any, names: str, word: str) -> None:
@@ -67,6 +77,8 @@ def test_every_form_becomes_a_word_and_the_tools_it_means(choice: Any, names: st
         {"type": "function", "function": {"name": "x"}},
         {"type": "function"},
         {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]},
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "x"}]},
         {"type": 5},
         {"type": "banana"},
     ],

@@ -7,16 +7,20 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
 
 from llamamgr.wire import responses_request
 from llamamgr.wire.engine import ChatStream
 from llamamgr.wire.neutral import (
+    Alternative,
     Event,
     Failed,
     Finished,
+    Logprob,
     Message,
     TextDelta,
     ThinkingDelta,
@@ -38,6 +42,8 @@ SPOKEN: list[list[Event]] = [
     [ToolCallDelta(0, "i", "f", "{}"), ToolCallDelta(1, "j", "g", ""), Finished("tool_calls")],
     [Finished("stop")],
 ]
+ROW = Logprob("a", -0.5, (97,), (Alternative("b", -1.5, (98,)),))
+SPOKEN.append([TextDelta("a", (ROW,)), TextDelta("b"), Finished("stop")])
 ASKED: list[dict[str, Any]] = [
     {},
     {"reasoning": {"effort": "low", "summary": "auto"}, "include": ["reasoning.encrypted_content"]},
@@ -76,6 +82,7 @@ def gathered(told: list[Any]) -> dict[str, Any]:
     assert [data["type"] for data in told[:2]] == ["response.created", "response.in_progress"]
     assert told[0]["response"]["status"] == "in_progress"
     items: list[dict[str, Any]] = []
+    opened: dict[str, str] = {}
     text = ""
     for data in told[2:-1]:
         kind = data["type"]
@@ -84,11 +91,16 @@ def gathered(told: list[Any]) -> dict[str, Any]:
             items.append(data["item"])
             text = ""
         elif kind.endswith(".delta"):
+            assert ("part" in opened) is (items[-1]["type"] != "function_call")
             assert (data["item_id"], data["output_index"]) == (items[-1]["id"], len(items) - 1)
             text += data["delta"]
-        elif kind in ("response.content_part.done", "response.reasoning_summary_part.done"):
-            assert data["part"]["text"] == text
+        elif kind.endswith("_part.added"):
+            assert (data["part"]["text"], text, "part" in opened) == ("", "", False)
+            opened["part"] = data["part"]["type"]
+        elif kind.endswith("_part.done"):
+            assert (data["part"]["type"], data["part"]["text"]) == (opened.pop("part"), text)
         elif kind == "response.output_item.done":
+            assert not opened
             items[-1] = data["item"]
         elif kind.endswith(".done"):
             assert data.get("text", data.get("arguments")) == text
@@ -108,6 +120,36 @@ def test_streamed_is_whole(events: list[Event], fields: dict[str, Any]) -> None:
 @given(cuts=CUTS)
 def test_a_real_stream_is_whole_at_any_cut(name: str, cuts: list[float]) -> None:
     assert gathered(streamed(events_of(body(name), cuts))) == whole(events_of(body(name)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *ASKED,
+        {
+            "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": "auto",
+                "tools": [{"type": "function", "name": "f"}],
+            },
+            "text": {"verbosity": "low"},
+            "metadata": {"a": "b"},
+            "instructions": "i",
+            "user": "u",
+        },
+    ],
+)
+@pytest.mark.parametrize("events", [*SPOKEN, [TextDelta("a"), Failed(500, "gone")]])
+def test_events_and_responses_are_what_the_official_client_says_they_are(
+    events: list[Event], fields: dict[str, Any]
+) -> None:
+    kind: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)
+    for data in streamed(events, **fields):
+        told = kind.validate_python(data)
+        assert told.type == data["type"]
+    if not isinstance(events[-1], Failed):
+        assert Response.model_validate(whole(events, **fields)).status in ("completed", "incomplete")
 
 
 def test_text_stays_beside_calls() -> None:
@@ -173,6 +215,36 @@ def test_a_failure_is_the_last_event() -> None:
     assert told[-1]["type"] == "response.failed"
     assert told[-1]["response"]["status"] == "failed"
     assert told[-1]["response"]["error"] == {"code": "server_error", "message": "gone"}
+
+
+def test_what_was_under_way_at_a_failure_is_incomplete() -> None:
+    told = streamed([ThinkingDelta("a"), TextDelta("b"), Failed(500, "gone")])[-1]["response"]
+    assert [item["status"] for item in told["output"]] == ["completed", "incomplete"]
+
+
+def test_a_call_without_arguments_has_an_empty_object_of_them() -> None:
+    events = [ToolCallDelta(0, "i", "f", ""), Finished("tool_calls")]
+    assert whole(events)["output"][0]["arguments"] == "{}"
+    told = streamed(events)
+    assert [data["delta"] for data in told if data["type"].endswith("arguments.delta")] == ["{}"]
+    [done] = [data for data in told if data["type"].endswith("arguments.done")]
+    assert (done["arguments"], done["name"]) == ("{}", "f")
+    assert whole([*events[:1], Finished("length")])["output"][0]["arguments"] == ""
+
+
+def test_probabilities_stand_with_their_pieces_and_with_the_whole_text() -> None:
+    row = {
+        "token": "a",
+        "bytes": [97],
+        "logprob": -0.5,
+        "top_logprobs": [{"token": "b", "bytes": [98], "logprob": -1.5}],
+    }
+    told = streamed(SPOKEN[-1])
+    deltas = [data for data in told if data["type"] == "response.output_text.delta"]
+    assert [(data["delta"], data["logprobs"]) for data in deltas] == [("a", [row]), ("b", [])]
+    assert told[-1]["response"]["output"][0]["content"][0]["logprobs"] == [row]
+    [done] = [data for data in told if data["type"] == "response.output_text.done"]
+    assert done["logprobs"] == [row]
 
 
 def test_a_call_that_is_gone_back_to_is_a_failure() -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,54 @@ def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
         Message("assistant", "ok"),
         Message("user", "hi"),
     )
+
+
+def test_system_texts_after_each_other_are_one() -> None:
+    asked = parsed(instructions="be brief", input=[{"role": "developer", "content": "be kind"}])
+    assert asked.chat((Message("system", "be true"), Message("user", "hi"))).messages == (
+        Message("system", "be brief\n\nbe true"),
+        Message("user", "hi"),
+        Message("system", "be kind"),
+    )
+
+
+def test_a_result_has_the_name_of_a_function_that_was_called_in_an_answer_before() -> None:
+    asked = parsed(input=[{"type": "function_call_output", "call_id": "c1", "output": "rain"}])
+    before = Message("assistant", tool_calls=(ToolCall("c1", "f", "{}"),))
+    assert asked.chat((before,)).messages[1] == Message("tool", "rain", tool_call_id="c1", tool_name="f")
+
+
+@pytest.mark.parametrize("head", ["", "data:text/plain;base64,"])
+def test_a_file_of_text_is_read(head: str) -> None:
+    data = head + base64.b64encode("caf\u00e9".encode()).decode()
+    said = turns(
+        {"role": "user", "content": [{"type": "input_file", "filename": "a.txt", "file_data": data}]}
+    )
+    assert said == (Message("user", "a.txt\ncaf\u00e9"),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "asks", "top"),
+    [
+        ({}, False, 0),
+        ({"include": ["message.output_text.logprobs"]}, True, 0),
+        ({"top_logprobs": 3}, True, 3),
+        ({"top_logprobs": 3, "tools": [WEATHER]}, False, 0),
+    ],
+)
+def test_probabilities_are_asked_of_the_engine_where_it_can_tell_them(
+    fields: dict[str, Any], asks: bool, top: int
+) -> None:
+    chat = parsed(**fields).chat()
+    assert (chat.logprobs, chat.top_logprobs) == (asks, top)
+
+
+def test_an_answer_repeats_what_was_asked_with_what_was_left_open() -> None:
+    told = parsed(text={"verbosity": "low"}, reasoning={"effort": "low"}, service_tier="flex", user="u").echo
+    told = json.loads(msgspec.json.encode(told))
+    assert told["text"] == {"format": {"type": "text"}, "verbosity": "low"}
+    assert told["reasoning"] == {"effort": "low", "summary": None}
+    assert (told["service_tier"], told["user"], told["tools"]) == ("default", "u", [])
 
 
 def test_what_an_assistant_did_in_several_items_is_one_turn() -> None:
@@ -131,7 +180,11 @@ def test_functions_and_the_choice_among_them(choice: Any, names: list[str], word
     )
     assert ([name_of(tool) for tool in asked.tools], asked.tool_choice) == (names, word)
     assert asked.left_out == ("web_search",)
-    assert [tool["name"] for tool in asked.echo["tools"]] == ["get_weather", "b"]
+    told = json.loads(msgspec.json.encode(asked.echo["tools"]))
+    assert told == [
+        WEATHER,
+        {"type": "function", "name": "b", "description": None, "parameters": None, "strict": None},
+    ]
 
 
 def test_a_function_is_offered_in_the_chat_apis_form() -> None:
@@ -174,7 +227,24 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
-        ({"reasoning": {"effort": "banana"}}, "reasoning_effort"),
+        ({"reasoning": {"effort": "banana"}}, "reasoning.effort"),
+        ({"truncation": "middle"}, "truncation"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": -1}, "top_logprobs"),
+        ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+        ({"metadata": {"a": 1}}, None),
+        *(
+            (
+                {"input": [{"role": "user", "content": [{"type": "input_file", **file}]}]},
+                "input[0].content[0]",
+            )
+            for file in (
+                {"file_data": "***"},
+                {"file_data": "data:application/pdf;base64,JVBERi0xLjc="},
+                {"file_data": "/w=="},
+                {"file_url": "https://x.example/a.txt"},
+            )
+        ),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
         ({"input": [{"type": "computer_call", "id": "x"}]}, "input[0].type"),

@@ -78,6 +78,9 @@ await run({
     const stream = responses.stream({ model, input: 'hello', reasoning: { effort: 'low', summary: 'auto' } })
     const events = await collect(stream)
     const final = await stream.finalResponse()
+    const thinking = responses.stream({ model, input: 'hello', reasoning: { effort: 'low' } })
+    const thoughts = (await collect(thinking)).filter((event) => event.type === 'response.reasoning_text.delta')
+    await thinking.finalResponse()
     const on = await responses.create({ model, input: 'more', previous_response_id: first.id })
     const kept = await responses.retrieve(first.id)
     const counted = await responses.inputTokens.count({ model, input: 'hello', reasoning: { effort: 'none' } })
@@ -89,6 +92,7 @@ await run({
       ends: [events[0].type, events.at(-1).type],
       numbered: events.every((event, at) => event.sequence_number === at),
       streamed: final.output_text,
+      thought: thoughts.map((event) => event.delta).join(''),
       longer: on.usage.input_tokens > first.usage.input_tokens,
       kept: kept.output_text,
       counted: counted.input_tokens === first.usage.input_tokens,
