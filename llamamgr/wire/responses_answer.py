@@ -125,7 +125,7 @@ class Renderer:
         self._id = id
         self._new_id = new_id
         self._now = now
-        self._created = now()
+        self._created = self._completed = now()
         self._sequence = 0
         self._items: list[_Item] = []
         self._open: _Item | None = None
@@ -167,6 +167,7 @@ class Renderer:
                 out = self._begin()
             case Finished():
                 self.is_finished = True
+                self._completed = self._now()
                 self._usage = event.usage
                 self._cut = event.reason == "length"
                 out = self._begin() + self._close() + self._last()
@@ -196,7 +197,7 @@ class Renderer:
             "id": self._id,
             "object": "response",
             "created_at": self._created,
-            "completed_at": self._now() if status == "completed" else None,
+            "completed_at": self._completed if status == "completed" else None,
             "status": status,
             "incomplete_details": reason,
             "model": self._request.model,

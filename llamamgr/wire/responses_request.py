@@ -49,7 +49,7 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     """What is asked for.
 
     ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole. ``items`` are
-    what they were read from, in full, references replaced by what they mean.
+    what they were read from, in full, references replaced by what they mean; none where nothing is to be stored.
     ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
     ``encrypted_content``. ``truncates``: what is too long loses its oldest turns.
     """
@@ -221,17 +221,13 @@ def _request(
     turns = tuple(
         turn for place, (item, _) in enumerate(given) for turn in reading.turns(item, f"input[{place}]")
     )
-    try:
-        items = tuple(full(item, raw) for item, raw in given)
-    except RecursionError:
-        raise DialectError(400, "json: exceeded max depth") from None
     reasoning = wire.reasoning or _Reasoning()
     include = wire.include or ()
     wanted = None if reasoning.effort is None else effort(reasoning.effort, "reasoning.effort")
     return ResponseRequest(
         model=wire.model or "",
         turns=turns,
-        items=items,
+        items=_in_full(given) if wire.store is not False else (),
         instructions=wire.instructions or "",
         stream=bool(wire.stream),
         store=wire.store is not False,
@@ -272,11 +268,18 @@ def _given(
     if isinstance(told, str):
         said = msgspec.json.encode({"role": "user", "content": told})
         return [(Item(role="user", content=told), msgspec.Raw(said))]
-    raws = msgspec.json.decode(bytes(fields["input"]), type=list[msgspec.Raw])
+    raws = msgspec.json.decode(fields["input"], type=list[msgspec.Raw])
     return [
         _meant(item.id or "", recall) if item.is_reference else (item, raw)
         for item, raw in zip(told, raws, strict=True)
     ]
+
+
+def _in_full(given: Sequence[tuple[Item, msgspec.Raw]]) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return tuple(full(item, raw) for item, raw in given)
+    except RecursionError:
+        raise DialectError(400, "json: exceeded max depth") from None
 
 
 def _meant(id: str, recall: Recall) -> tuple[Item, msgspec.Raw]:  # noqa: A002 - the field's name

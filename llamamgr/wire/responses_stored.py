@@ -39,7 +39,7 @@ def full(item: Item, raw: msgspec.Raw) -> Mapping[str, Any]:
 
     Nothing is read that ``item`` was not: what a client adds of its own stays as it wrote it.
     """
-    given = msgspec.json.decode(bytes(raw), type=dict[str, msgspec.Raw])
+    given = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     kind = item.type or "message"
     told: dict[str, Any] = {"status": "completed", **given, "type": kind, "id": item.id}
     if kind == "message":
@@ -54,9 +54,9 @@ def _content(item: Item, raw: msgspec.Raw) -> list[Any]:
     if isinstance(item.content, str):
         kind = "output_text" if item.role == "assistant" else "input_text"
         return [_part(kind, {"text": item.content})]
-    raws = msgspec.json.decode(bytes(raw), type=list[msgspec.Raw]) if item.content else []
+    raws = msgspec.json.decode(raw, type=list[msgspec.Raw]) if item.content else []
     return [
-        _part(part.type, msgspec.json.decode(bytes(raw), type=dict[str, msgspec.Raw]))
+        _part(part.type, msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
         for part, raw in zip(item.content or (), raws, strict=True)
     ]
 

@@ -20,7 +20,7 @@ _TOO_LONG = re.compile(r"\((\d+) tokens\) exceeds the available context size \((
 def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
     """Without the oldest messages, as many as the engine's ``refusal`` of a too long prompt tells; None when none can go.
 
-    System messages and the last one stay.
+    System messages and the last one stay; a result does not stay without the call of its tool, unless it is the last.
     """
     told = _TOO_LONG.search(refusal)
     if told is None:
@@ -32,7 +32,7 @@ def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
     for index, turn in enumerate(turns[:-1]):
         if turn.role == "system":
             continue
-        if going and excess <= 0:
+        if going and excess <= 0 and turn.role != "tool":
             break
         going.add(index)
         excess -= _weight(turn)

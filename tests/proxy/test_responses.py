@@ -70,8 +70,9 @@ async def test_an_answer_that_is_not_stored_or_was_deleted_cannot_be_gone_on_fro
 
 async def test_a_streamed_answer_is_remembered_too(front: Front) -> None:
     async with front.post(PATH, {"model": "tinychat", "input": "hi", "stream": True}) as answer:
-        last = sse_events(await answer.read())[-1][1]
-    kept = json.loads(last)["response"]["id"]
+        last = json.loads(sse_events(await answer.read())[-1][1])["response"]
+    kept = last["id"]
+    assert (await got(front, kept))[1] == last
     assert await prompt_tokens(front, input="and?", previous_response_id=kept) > 8
 
 

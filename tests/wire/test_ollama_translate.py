@@ -161,6 +161,23 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns_but_neither_syst
     assert shortened(request, "something else") is None
 
 
+def test_a_result_goes_with_the_call_it_belongs_to():
+    from llamamgr.wire.neutral import ChatRequest, ToolCall
+    from llamamgr.wire.shortening import shortened
+
+    call = Message("assistant", tool_calls=(ToolCall("c", "f", '{"a":"' + "x" * 300 + '"}'),))
+    turns = (
+        call,
+        Message("tool", "rain", tool_call_id="c"),
+        Message("user", "and?"),
+        Message("user", "last"),
+    )
+    refusal = "request (300 tokens) exceeds the available context size (250 tokens), try increasing it"
+    kept = shortened(ChatRequest(messages=turns), refusal)
+    assert kept is not None
+    assert kept.messages == turns[2:]
+
+
 def test_a_conversation_of_countless_empty_turns_is_cut_in_few_steps():
     from llamamgr.wire.neutral import ChatRequest
     from llamamgr.wire.shortening import shortened

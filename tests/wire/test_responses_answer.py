@@ -210,6 +210,15 @@ def test_the_answer_is_a_turn_to_go_on_from() -> None:
     assert one.message == Message("assistant", "so", thinking="why?")
 
 
+def test_an_answer_was_completed_when_it_ended_however_often_it_is_told() -> None:
+    asked, clock = responses_request.parse(b'{"model":"m","input":"hi"}'), itertools.count(10)
+    one = Renderer(asked, "resp_1", new_id=lambda: "1", now=lambda: next(clock))
+    for event in SPOKEN[0]:
+        one.event(event)
+    told = [json.loads(one.whole()) for _ in range(2)]
+    assert [(one["created_at"], one["completed_at"]) for one in told] == [(10, 11), (10, 11)]
+
+
 def test_a_failure_is_the_last_event() -> None:
     told = streamed([TextDelta("a"), Failed(500, "gone")])
     assert told[-1]["type"] == "response.failed"
