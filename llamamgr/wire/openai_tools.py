@@ -15,6 +15,7 @@ from llamamgr.wire.errors import DialectError
 
 NOTHING = msgspec.Raw(b"")
 _PARAM = "tool_choice"
+_NAMED = ("function", "custom")
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -82,7 +83,7 @@ def _of_word(tools: Sequence[msgspec.Raw], word: Any) -> Offer:
 
 
 def _chosen(tools: Sequence[msgspec.Raw], choice: _Choice) -> Offer:
-    if choice.type == "function":
+    if choice.type in _NAMED:
         return Offer(_named(tools, [choice.function.name or choice.name or ""]), "required")
     if choice.type == "allowed_tools":
         allowed = choice.allowed_tools or choice
@@ -91,8 +92,8 @@ def _chosen(tools: Sequence[msgspec.Raw], choice: _Choice) -> Offer:
 
 
 def _allowed(tools: Sequence[msgspec.Raw], listed: Sequence[_Tool]) -> tuple[msgspec.Raw, ...]:
-    """Those that are ``listed``; what is no function was not offered in the first place, and may be listed in vain."""
-    functions = [tool for tool in listed if tool.type == "function"]
+    """Those that are ``listed``; what has no name was not offered in the first place, and may be listed in vain."""
+    functions = [tool for tool in listed if tool.type in _NAMED]
     if listed and not functions:
         return ()
     return _named(tools, [tool.function.name or tool.name or "" for tool in functions])

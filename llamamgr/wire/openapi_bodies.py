@@ -190,7 +190,10 @@ _RESPONSE: dict[str, Schema] = {
     "top_logprobs": _TOP_LOGPROBS,
     "truncation": {"enum": ["auto", "disabled", None]},
     "Item.type": {
-        "enum": ["message", "function_call", "function_call_output", "reasoning", "item_reference", None]
+        "enum": [
+            *("message", "reasoning", "item_reference", "function_call", "function_call_output"),
+            *("custom_tool_call", "custom_tool_call_output", None),
+        ]
     },
     "Item.role": {"enum": ["user", "assistant", "system", "developer", None]},
 }

@@ -27,7 +27,8 @@ from llamamgr.wire.neutral import (
     ToolCallDelta,
     Usage,
 )
-from llamamgr.wire.responses_items import SEAL
+from llamamgr.wire.openai_chat import is_json
+from llamamgr.wire.responses_items import SEAL, input_of
 from llamamgr.wire.responses_request import ResponseRequest
 
 _encode = msgspec.json.encode
@@ -44,6 +45,7 @@ class _Form(msgspec.Struct, frozen=True):
 
 
 _CALL = _Form("response.function_call_arguments", "arguments")
+_INPUT = _Form("response.custom_tool_call_input", "input")
 _TEXT = _Form(
     "response.output_text",
     part_stem="response.content_part",
@@ -89,6 +91,11 @@ class _Item:
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def told(self) -> str:
+        """The text as a client gets it: of a custom tool's arguments only what it is given."""
+        return input_of(self.text) if self.form is _INPUT else self.text
 
     @property
     def place(self) -> dict[str, Any]:
@@ -142,8 +149,9 @@ class Renderer:
             kind: [item for item in self._items if item.kind == kind] for kind in ("message", "reasoning")
         }
         calls = tuple(
-            ToolCall(item.call_id, item.name, item.text or "{}", place)
-            for place, item in enumerate(item for item in self._items if item.kind == "function_call")
+            # one that was cut off is no JSON, which no engine would go on from
+            ToolCall(item.call_id, item.name, item.text if is_json(item.text) else "{}", place)
+            for place, item in enumerate(item for item in self._items if item.call_id)
         )
         return Message(
             "assistant",
@@ -253,9 +261,7 @@ class Renderer:
     def _call(self, delta: ToolCallDelta) -> bytes:
         before, item = b"", self._calls.get(delta.index)
         if item is None:
-            call = delta.id if delta.id.startswith("call_") else f"call_{delta.id or self._new_id()}"
-            fresh = _Item("function_call", _CALL, len(self._items), f"fc_{self._new_id()}", call, delta.name)
-            before, item = self._opened(fresh)
+            before, item = self._opened(self._new_call(delta))
             self._calls[delta.index] = item
         elif item is not self._open:
             self.failure = Failed(
@@ -263,9 +269,15 @@ class Renderer:
             )
             return self.failed(self.failure.message)
         item.pieces.append(delta.arguments)
-        if not self._request.stream or not delta.arguments:
-            return before
+        if not self._request.stream or not delta.arguments or item.form is _INPUT:
+            return before  # what a custom tool is given can be told when it is whole
         return before + self._piece(item, delta.arguments)
+
+    def _new_call(self, delta: ToolCallDelta) -> _Item:
+        call = delta.id if delta.id.startswith("call_") else f"call_{delta.id or self._new_id()}"
+        is_custom = delta.name in self._request.custom
+        kind, form = ("custom_tool_call", _INPUT) if is_custom else ("function_call", _CALL)
+        return _Item(kind, form, len(self._items), f"{_PREFIX[kind]}{self._new_id()}", call, delta.name)
 
     def _piece(self, item: _Item, text: str) -> bytes:
         """A delta, written around the encoded text: one comes for each token."""
@@ -299,8 +311,10 @@ class Renderer:
             out = self._piece(item, "{}") if self._request.stream else b""
         if not self._request.stream:
             return b""
+        if item.form is _INPUT and item.told:
+            out += self._piece(item, item.told)
         name = {"name": item.name} if item.kind == "function_call" else {}
-        done = {**item.place, **name, item.form.field: item.text, **_logprobs(item, item.logprobs)}
+        done = {**item.place, **name, item.form.field: item.told, **_logprobs(item, item.logprobs)}
         out += self._event(f"{item.form.stem}.done", done)
         if item.form.part_stem:
             out += self._event(f"{item.form.part_stem}.done", {**item.place, "part": item.part()})
@@ -313,8 +327,8 @@ class Renderer:
         shown: dict[str, Any] = {"id": item.id, "type": item.kind}
         shown["status"] = status or ("incomplete" if is_cut else "completed")
         parts = [] if running else [item.part()]
-        if item.kind == "function_call":
-            return {**shown, "call_id": item.call_id, "name": item.name, "arguments": item.text}
+        if item.call_id:
+            return {**shown, "call_id": item.call_id, "name": item.name, item.form.field: item.told}
         if item.kind == "message":
             return {**shown, "role": "assistant", "content": parts}
         thought: dict[str, Any] = {"summary": [], "content": []}
@@ -331,7 +345,7 @@ class Renderer:
         return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
-_PREFIX = {"message": "msg_", "reasoning": "rs_"}
+_PREFIX = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
 
 
 def _logprobs(item: _Item, rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

@@ -21,6 +21,13 @@ _ROLES = ("user", "assistant", "system", "developer")
 # what ``encrypted_content`` of our reasoning items starts with; after it comes the text itself, in base64
 SEAL = "llamamgr1."
 
+# what a custom tool takes, as the parameters of a function
+INPUT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+}
+
 
 class _Part(msgspec.Struct):
     type: str = ""
@@ -42,6 +49,7 @@ class Item(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[_Part] | None = None
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
@@ -71,6 +79,23 @@ def joined(turns: Sequence[Message]) -> tuple[Message, ...]:
         else:
             found.append(told)
     return tuple(found)
+
+
+def arguments_of(text: str) -> str:
+    """The arguments of a function that stands for a custom tool which is given ``text``."""
+    return msgspec.json.encode({"input": text}).decode()
+
+
+def input_of(arguments: str) -> str:
+    """The text in such arguments; they themselves, where they are none, or cut off."""
+    try:
+        return msgspec.json.decode(arguments, type=_Input).input
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return arguments
+
+
+class _Input(msgspec.Struct):
+    input: str
 
 
 def _together(before: Message, turn: Message) -> Message | None:
@@ -103,8 +128,10 @@ class Reading:
             case "message":
                 return [self._message(item, where)]
             case "function_call":
-                return [self._call(item, where)]
-            case "function_call_output":
+                return [self._call(item, item.arguments or "{}", where)]
+            case "custom_tool_call":
+                return [self._call(item, arguments_of(item.input or ""), where)]
+            case "function_call_output" | "custom_tool_call_output":
                 return [self._output(item, where)]
             case "reasoning":
                 thought = _thought(item)
@@ -121,10 +148,9 @@ class Reading:
         parts = self._parts(item.content, f"{where}.content")
         return _turn("system" if role == "developer" else role, parts)
 
-    def _call(self, item: Item, where: str) -> Message:
+    def _call(self, item: Item, arguments: str, where: str) -> Message:
         if not item.name or not item.call_id:
-            raise DialectError(400, f"{where}: a function_call needs name and call_id", param=where)
-        arguments = item.arguments or "{}"
+            raise DialectError(400, f"{where}: a {item.type} needs name and call_id", param=where)
         if not is_json(arguments):
             raise DialectError(400, f"{where}.arguments are no JSON", param=f"{where}.arguments")
         return Message("assistant", tool_calls=(ToolCall(item.call_id, item.name, arguments),))

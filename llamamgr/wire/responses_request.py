@@ -1,6 +1,7 @@
 """``POST /v1/responses``: items in, a neutral chat out.
 
-Tools that only OpenAI's servers run are left out, and told to be. Facts: OpenAI's Responses API.
+Tools that only OpenAI's servers run are left out, and told to be. A custom tool, which takes a text, is offered as a function of
+one. Facts: OpenAI's Responses API.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, ResponseFormat
 from llamamgr.wire.openai_chat import effort
 from llamamgr.wire.openai_tools import NOTHING, choose
-from llamamgr.wire.responses_items import Item, Reading, joined
+from llamamgr.wire.responses_items import INPUT, Item, Reading, joined
 from llamamgr.wire.responses_stored import full
 
 _EXTRAS = (
@@ -51,7 +52,8 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     ``turns`` are those of ``input`` alone, without ``instructions`` and what came before; ``chat`` makes the whole. ``items`` are
     what they were read from, in full, references replaced by what they mean; none where nothing is to be stored.
     ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
-    ``encrypted_content``. ``truncates``: what is too long loses its oldest turns.
+    ``encrypted_content``. ``truncates``: what is too long loses its oldest turns. ``custom`` are
+    the names of custom tools.
     """
 
     model: str
@@ -62,6 +64,7 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     store: bool = True
     previous: str = ""
     tools: tuple[msgspec.Raw, ...] = ()
+    custom: frozenset[str] = frozenset()
     tool_choice: str = ""
     sampling: Mapping[str, object] = {}
     response_format: ResponseFormat | None = None
@@ -106,12 +109,18 @@ class _Text(msgspec.Struct):
     format: _Format | None = None
 
 
+class _CustomFormat(msgspec.Struct):
+    syntax: str = ""
+    definition: str = ""
+
+
 class _Tool(msgspec.Struct):
     type: str = ""
     name: str | None = None
     description: str | None = None
     parameters: msgspec.Raw = NOTHING
     strict: bool | None = None
+    format: msgspec.Raw = NOTHING
 
 
 class Wire(msgspec.Struct):
@@ -155,7 +164,10 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "reasoning": {"effort": None, "summary": None},
     "text": {"format": {"type": "text"}},
 }
-_TOOL: dict[str, Any] = {"description": None, "parameters": None, "strict": None}
+_TOOLS: dict[str, dict[str, Any]] = {
+    "function": {"description": None, "parameters": None, "strict": None},
+    "custom": {"description": None, "format": {"type": "text"}},
+}
 _MOST_METADATA = 16
 
 
@@ -215,7 +227,7 @@ def _request(
     wire: Wire, fields: Mapping[str, msgspec.Raw], reading: Reading, recall: Recall
 ) -> ResponseRequest:
     _check(wire)
-    tools, left_out = _tools(wire.tools or ())
+    tools, custom, left_out = _tools(wire.tools or ())
     offer = choose(tools, wire.tool_choice)
     given = _given(wire.input, fields, recall)
     turns = tuple(
@@ -233,6 +245,7 @@ def _request(
         store=wire.store is not False,
         previous=wire.previous_response_id or "",
         tools=offer.tools,
+        custom=custom,
         tool_choice=offer.choice,
         sampling=_sampling(wire, fields, wanted),
         response_format=_format(wire.text),
@@ -321,23 +334,40 @@ def _format(text: _Text | None) -> ResponseFormat | None:
     return JsonSchema(asked.schema)
 
 
-def _tools(given: Sequence[msgspec.Raw]) -> tuple[tuple[msgspec.Raw, ...], tuple[str, ...]]:
-    """The functions in the chat API's form, and the types of what is no function."""
-    tools, left_out = [], []
+def _tools(
+    given: Sequence[msgspec.Raw],
+) -> tuple[tuple[msgspec.Raw, ...], frozenset[str], tuple[str, ...]]:
+    """The tools in the chat API's form, the names of custom ones, and the types of what cannot be offered."""
+    tools, custom, left_out = [], [], []
     for place, raw in enumerate(given):
         tool = golang.decode(bytes(raw), _Tool, "ResponsesTool", {})
-        if tool.type != "function":
+        if tool.type not in ("function", "custom"):
             left_out.append(tool.type or "unknown")
             continue
         if not tool.name:
             raise DialectError(400, f"tools[{place}].name is required", param=f"tools[{place}].name")
-        function: dict[str, object] = {"name": tool.name}
-        if tool.description is not None:
-            function["description"] = tool.description
-        if bytes(tool.parameters) not in (b"", b"null"):
-            function["parameters"] = tool.parameters
+        function = _custom(tool) if tool.type == "custom" else _function(tool)
+        custom += [tool.name] if tool.type == "custom" else []
         tools.append(msgspec.Raw(msgspec.json.encode({"type": "function", "function": function})))
-    return tuple(tools), tuple(left_out)
+    return tuple(tools), frozenset(custom), tuple(left_out)
+
+
+def _function(tool: _Tool) -> dict[str, object]:
+    function: dict[str, object] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if bytes(tool.parameters) not in (b"", b"null"):
+        function["parameters"] = tool.parameters
+    return function
+
+
+def _custom(tool: _Tool) -> dict[str, object]:
+    """As a function of one text; a grammar of it is told in words, since the engine has no grammars of arguments."""
+    told = [tool.description or ""]
+    bound = golang.decode(bytes(tool.format) or b"null", _CustomFormat, "ResponsesTool", {})
+    if bound.definition:
+        told.append(f"The input is written in this {bound.syntax} grammar:\n{bound.definition}")
+    return {"name": tool.name, "description": "\n\n".join(filter(None, told)), "parameters": INPUT}
 
 
 def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
@@ -352,5 +382,9 @@ def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         if "tools" in said
         else []
     )
-    functions = [tool for tool in given if tool and bytes(tool.get("type", NOTHING)) == b'"function"']
-    return {**told, "tools": [{**_TOOL, **tool} for tool in functions], "service_tier": "default"}
+    tools = [{**_TOOLS[kind], **tool} for tool in given or () if tool and (kind := _type(tool)) in _TOOLS]
+    return {**told, "tools": tools, "service_tier": "default"}
+
+
+def _type(tool: Mapping[str, msgspec.Raw]) -> str:
+    return bytes(tool.get("type", NOTHING)).decode().strip('"')

@@ -14,7 +14,14 @@ from llamamgr.wire import golang
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.responses_items import Item
 
-_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+_PREFIXES = {
+    "message": "msg_",
+    "reasoning": "rs_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+}
 _LONGEST_ID = 128
 _MOST, _USUAL = 100, 20
 

@@ -208,6 +208,22 @@ def test_a_response_calls_a_function_and_takes_its_result(client: openai.OpenAI)
     assert after.output_text == selftest.ANSWER
 
 
+def test_a_response_calls_a_custom_tool_with_a_text(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "custom", "name": selftest.TOOL_NAME}
+    asked: Any = {"tools": [tool], "parallel_tool_calls": False}
+    with client.responses.stream(model="selftest", input="hello", **asked) as stream:
+        kinds = [event.type for event in stream]
+        told = stream.get_final_response()
+    [call] = [item for item in told.output if item.type == "custom_tool_call"]
+    assert call.input == selftest.ANSWER
+    assert "response.custom_tool_call_input.done" in kinds
+    result: Any = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "sunny"}
+    after = client.responses.create(
+        model="selftest", input=[result], tools=[tool], previous_response_id=told.id
+    )
+    assert after.output_text == selftest.ANSWER
+
+
 def test_a_response_cut_by_its_limit_is_incomplete(client: openai.OpenAI) -> None:
     told = client.responses.create(
         model="selftest", input="hello", max_output_tokens=2, reasoning={"effort": "none"}

@@ -30,6 +30,18 @@ async def test_a_call_of_a_function_comes_as_an_item(front: Front) -> None:
     assert (status, item["type"], json.loads(item["arguments"])) == (200, "function_call", {"city": "Paris"})
 
 
+async def test_a_call_of_a_custom_tool_comes_as_a_text_and_can_be_answered(front: Front) -> None:
+    tools = [{"type": "custom", "name": "get_weather"}]
+    _, told = await front.whole(PATH, model="tinychat", input="hi", tools=tools)
+    (item,) = told["output"]
+    assert (item["type"], json.loads(item["input"])) == ("custom_tool_call", {"city": "Paris"})
+    result = {"type": "custom_tool_call_output", "call_id": item["call_id"], "output": "rain"}
+    status, after = await front.whole(PATH, model="tinychat", input=[result], previous_response_id=told["id"])
+    assert (status, after["status"]) == (200, "completed")
+    _, listed = await got(front, f"{after['id']}/input_items?order=asc")
+    assert [one["type"] for one in listed["data"][1:]] == ["custom_tool_call", "custom_tool_call_output"]
+
+
 async def test_a_limit_makes_an_answer_incomplete(front: Front) -> None:
     _, told = await front.whole(PATH, model="tinychat", input="hi", max_output_tokens=2)
     assert (told["status"], told["usage"]["output_tokens"]) == ("incomplete", 2)

@@ -24,6 +24,7 @@ from llamamgr.wire.neutral import (
     Message,
     TextDelta,
     ThinkingDelta,
+    ToolCall,
     ToolCallDelta,
     Usage,
 )
@@ -46,6 +47,7 @@ ROW = Logprob("a", -0.5, (97,), (Alternative("b", -1.5, (98,)),))
 SPOKEN.append([TextDelta("a", (ROW,)), TextDelta("b"), Finished("stop")])
 ASKED: list[dict[str, Any]] = [
     {},
+    {"tools": [{"type": "custom", "name": "f"}]},
     {"reasoning": {"effort": "low", "summary": "auto"}, "include": ["reasoning.encrypted_content"]},
 ]
 
@@ -91,7 +93,7 @@ def gathered(told: list[Any]) -> dict[str, Any]:
             items.append(data["item"])
             text = ""
         elif kind.endswith(".delta"):
-            assert ("part" in opened) is (items[-1]["type"] != "function_call")
+            assert ("part" in opened) is ("call_id" not in items[-1])
             assert (data["item_id"], data["output_index"]) == (items[-1]["id"], len(items) - 1)
             text += data["delta"]
         elif kind.endswith("_part.added"):
@@ -103,7 +105,7 @@ def gathered(told: list[Any]) -> dict[str, Any]:
             assert not opened
             items[-1] = data["item"]
         elif kind.endswith(".done"):
-            assert data.get("text", data.get("arguments")) == text
+            assert next(data[name] for name in ("text", "arguments", "input") if name in data) == text
     last = told[-1]["response"]
     assert told[-1]["type"] == f"response.{last['status']}"
     assert [item | {"status": ""} for item in last["output"]] == [item | {"status": ""} for item in items]
@@ -184,7 +186,7 @@ def test_reasoning_is_an_item_of_its_own_and_counted() -> None:
 
 def test_a_summary_is_what_clients_that_ask_for_one_get_and_a_seal_goes_round() -> None:
     events = events_of(body("chat-thinking"))
-    reasoning = whole(events, **ASKED[1])["output"][0]
+    reasoning = whole(events, **ASKED[2])["output"][0]
     assert reasoning["content"] == []
     assert reasoning["summary"][0]["text"] == "They want to know how we are."
     again = responses_request.parse(
@@ -239,6 +241,34 @@ def test_a_call_without_arguments_has_an_empty_object_of_them() -> None:
     [done] = [data for data in told if data["type"].endswith("arguments.done")]
     assert (done["arguments"], done["name"]) == ("{}", "f")
     assert whole([*events[:1], Finished("length")])["output"][0]["arguments"] == ""
+
+
+def test_a_call_of_a_custom_tool_tells_the_text_it_is_given() -> None:
+    pieces = [ToolCallDelta(0, "i", "f", '{"input":"a'), ToolCallDelta(0, arguments='\\nb"}')]
+    told = streamed([*pieces, Finished("tool_calls")], **ASKED[1])
+    assert [data["type"] for data in told[2:-1]] == [
+        "response.output_item.added",
+        "response.custom_tool_call_input.delta",
+        "response.custom_tool_call_input.done",
+        "response.output_item.done",
+    ]
+    assert (told[3]["delta"], told[4]["input"], told[2]["item"]["input"]) == ("a\nb", "a\nb", "")
+    [call] = told[-1]["response"]["output"]
+    assert (call["type"], call["name"], call["call_id"], call["input"]) == (
+        "custom_tool_call",
+        "f",
+        "call_i",
+        "a\nb",
+    )
+    cut = whole([pieces[0], Finished("length")], **ASKED[1])["output"][0]
+    assert (cut["input"], cut["status"]) == ('{"input":"a', "incomplete")
+
+
+def test_a_call_that_was_cut_off_can_be_gone_on_from() -> None:
+    one = renderer(False)
+    for event in (ToolCallDelta(0, "i", "f", '{"a'), Finished("length")):
+        one.event(event)
+    assert one.message.tool_calls == (ToolCall("call_i", "f", "{}"),)
 
 
 def test_probabilities_stand_with_their_pieces_and_with_the_whole_text() -> None:

@@ -15,7 +15,7 @@ from llamamgr.wire import engine, responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
 from llamamgr.wire.openai_tools import name_of
-from llamamgr.wire.responses_items import SEAL
+from llamamgr.wire.responses_items import INPUT, SEAL
 from llamamgr.wire.responses_memory import Memory, Remembered
 from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.responses_stored import Stored
@@ -193,6 +193,43 @@ def test_a_function_is_offered_in_the_chat_apis_form() -> None:
     assert json.loads(bytes(tool)) == {"type": "function", "function": function}
 
 
+PATCH = {
+    "type": "custom",
+    "name": "patch",
+    "description": "d",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: A"},
+}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "custom", "name": "patch"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "patch"}]},
+    ],
+)
+def test_a_custom_tool_is_offered_as_a_function_of_one_text(choice: Any) -> None:
+    asked = parsed(tools=[WEATHER, PATCH], tool_choice=choice)
+    [tool] = asked.tools
+    assert json.loads(bytes(tool))["function"] == {
+        "name": "patch",
+        "description": "d\n\nThe input is written in this lark grammar:\nstart: A",
+        "parameters": INPUT,
+    }
+    assert (asked.custom, asked.tool_choice, asked.left_out) == ({"patch"}, "required", ())
+    told = json.loads(msgspec.json.encode(asked.echo["tools"]))
+    assert told == [WEATHER, PATCH]
+
+
+def test_a_call_of_a_custom_tool_and_its_result_come_back() -> None:
+    call = {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": 'a "b"'}
+    said = turns(call, {"type": "custom_tool_call_output", "call_id": "c", "output": "done"})
+    assert said == (
+        Message("assistant", tool_calls=(ToolCall("c", "patch", '{"input":"a \\"b\\""}'),)),
+        Message("tool", "done", tool_call_id="c", tool_name="patch"),
+    )
+
+
 def test_text_formats() -> None:
     assert parsed(text={"format": {"type": "text"}}).response_format is None
     assert parsed(text={"format": {"type": "json_object"}}).response_format == JsonObject()
@@ -246,6 +283,8 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
             )
         ),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name"),
+        ({"input": [{"type": "custom_tool_call", "name": "f"}]}, "input[0]"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
         ({"input": [{"type": "computer_call", "id": "x"}]}, "input[0].type"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),

@@ -42,6 +42,9 @@ def test_what_an_input_item_may_leave_out_is_told() -> None:
     text = {"type": "output_text", "text": "yes", "annotations": [], "logprobs": []}
     assert answered == {**plain, "id": "msg_1", "role": "assistant", "content": [text]}
     assert (call["id"], call["name"], output["id"], output["output"]) == ("fc_2", "f", "fco_3", "rain")
+    custom = {"call_id": "c", "name": "f", "input": "x", "output": "y"}
+    kinds = ("custom_tool_call", "custom_tool_call_output")
+    assert [one["id"] for one in told(*({**custom, "type": kind} for kind in kinds))] == ["ctc_0", "ctco_1"]
     assert (thought["id"], thought["summary"], thought["status"]) == ("rs_4", [], "completed")
 
 
