@@ -53,9 +53,9 @@ def priority() -> int:
 
 
 def owner() -> str:
-    """Whose request is being answered: the name of its key, "" for a visitor without one."""
+    """Whose request is being answered: the hash of its key, since a name may be given to another; "" for a visitor without one."""
     key = current().key
-    return key.name if key is not None else ""
+    return key.hash if key is not None else ""
 
 
 def begin(visit: Visit) -> Visit:

@@ -16,7 +16,7 @@ from llamamgr.wire.responses_stored import Stored
 class Remembered(msgspec.Struct, frozen=True):
     """One answer: its response object as JSON, and the conversation up to and with it, without instructions.
 
-    ``owner`` is the name of the API key it was given to, "" for none: nobody else gets at it. ``model`` is the name that was
+    ``owner`` tells the API key it was given to, "" for none: nobody else gets at it. ``model`` is the name that was
     asked for. ``items`` are all that the answer was made of, what came before included, and ``outputs`` those it gave.
     """
 

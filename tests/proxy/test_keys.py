@@ -460,14 +460,14 @@ async def test_a_path_pattern_opens_that_much_of_an_engine(make_front: MakeFront
 
 
 async def test_an_answer_that_is_remembered_is_its_owners_alone(make_front: MakeFront) -> None:
-    bob = Key(hash_of("lmk-bob"), "bob")
+    bob, namesake = Key(hash_of("lmk-bob"), "bob"), Key(hash_of("lmk-later"), "ann")
     asked = {"model": "tinychat", "input": "hi"}
-    async with make_front(keyring=Keyring([ANN, bob])) as front:
+    async with make_front(keyring=Keyring([ANN, bob, namesake])) as front:
         _, kept, _ = await ask(front, "POST", "/v1/responses", asked, **bearer())
         path = f"/v1/responses/{kept['id']}"
         on = {**asked, "previous_response_id": kept["id"]}
         meant = {**asked, "input": [{"type": "item_reference", "id": kept["output"][0]["id"]}]}
-        for stranger in ({}, bearer("lmk-bob")):
+        for stranger in ({}, bearer("lmk-bob"), bearer("lmk-later")):
             assert (await ask(front, "GET", path, **stranger))[0] == 404
             assert (await ask(front, "DELETE", path, **stranger))[0] == 404
             assert (await ask(front, "GET", f"{path}/input_items", **stranger))[0] == 404
