@@ -28,7 +28,7 @@ from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.spawn import daemon_lock
-from llamamgr.daemon.tidying import keep_small
+from llamamgr.daemon.tidying import keep_small, set_aside_what_is_loaded
 from llamamgr.daemon.tls import Tls, tls_of
 from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard, locked
@@ -61,6 +61,7 @@ def run(paths: Paths, flags: Mapping[str, str], announce: Callable[[str], None])
     ``ConflictError`` when another daemon of this home runs or the port is taken. ``announce`` is told the URL once it listens.
     """
     give_back_what_is_freed()
+    set_aside_what_is_loaded()
     config = load_config(paths, flags)
     _log_to_stderr(config)
     keys = KeyFile(paths)
