@@ -49,7 +49,7 @@ async def _answer(
     if asked.is_unload:
         await services.children.unload(model)
     else:
-        ollama.check_capabilities(asked, model.capabilities)
+        ollama.check_capabilities(asked, model.capabilities, model.name)
         wishes = asked.options.over(persona.options).load
         want = Want(model, LoadOptions(**msgspec.structs.asdict(wishes)), asked.keep_alive)
         if not asked.is_load:

@@ -200,8 +200,6 @@ def parse_generate(body: bytes) -> GenerateRequest:
     )
     if not request.model:
         raise model_not_found("")
-    if request.raw and (request.template or request.system or request.context):
-        raise DialectError(400, "raw mode does not support template, system, or context")
     return request
 
 

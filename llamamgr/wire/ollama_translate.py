@@ -16,20 +16,26 @@ from llamamgr.wire.persona import NOBODY, Persona, begin
 def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
     """``DialectError`` 400 when the model cannot do what is asked; ``capabilities`` are Ollama's words.
 
-    ``name`` is the name as requested (the request's own when empty). A load asks for nothing but completion.
+    ``name`` is the model's own (the request's when empty). Of several faults the one is told that Ollama would tell: it looks for
+    them in this order, and leaves images to the engine, which a load never reaches.
     """
-    name = name or request.model
     verb = "generate" if isinstance(request, GenerateRequest) else "chat"
-    if "completion" not in capabilities:
-        raise DialectError(400, f"{golang.quote(name.encode())} does not support {verb}")
-    if isinstance(request, GenerateRequest) and request.suffix and "insert" not in capabilities:
-        raise DialectError(400, f"{_full(name)} does not support insert")
-    if isinstance(request, ChatBody) and request.tools and "tools" not in capabilities:
-        raise DialectError(400, f"{_full(name)} does not support tools")
+    if isinstance(request, GenerateRequest) and request.raw and _shapes_prompt(request):
+        raise DialectError(400, "raw mode does not support template, system, or context")
     if request.think and "thinking" not in capabilities:
-        raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking")
-    if request.images and not {"vision", "audio"} & set(capabilities):
+        raise DialectError(400, f"{golang.quote(request.model.encode())} does not support thinking")
+    if "completion" not in capabilities:
+        raise DialectError(400, f"{golang.quote(request.model.encode())} does not support {verb}")
+    if isinstance(request, GenerateRequest) and request.suffix and "insert" not in capabilities:
+        raise DialectError(400, f"{_full(name or request.model)} does not support insert")
+    if isinstance(request, ChatBody) and request.tools and "tools" not in capabilities:
+        raise DialectError(400, f"{_full(name or request.model)} does not support tools")
+    if request.images and not request.is_load and not {"vision", "audio"} & set(capabilities):
         raise DialectError(400, "Multimodal data provided, but model does not support multimodal requests.")
+
+
+def _shapes_prompt(request: GenerateRequest) -> bool:
+    return bool(request.template or request.system or request.context)
 
 
 def _full(name: str) -> str:

@@ -123,6 +123,13 @@ async def test_load_options_and_keep_alive_reach_the_lease(front: Front) -> None
     ("body", "status", "message"),
     [
         ({"model": "nope", "prompt": "hi"}, 404, "model 'nope' not found"),
+        ({"model": "nope", "prompt": "hi", "raw": True, "system": "s"}, 404, "model 'nope' not found"),
+        ({"model": "tinychat", "prompt": "hi", "raw": True, "system": "s"}, 400, "raw mode does not support"),
+        (
+            {"model": "TinyChat", "prompt": "hi", "suffix": "s"},
+            400,
+            "registry.ollama.ai/library/tinychat:latest does not support insert",
+        ),
         ({"model": "bad name!", "prompt": "hi"}, 400, "invalid model name"),
         (
             {"model": "tinychat", "prompt": "hi", "template": "{{ .Prompt"},

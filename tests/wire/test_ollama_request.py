@@ -81,12 +81,6 @@ def test_every_recorded_request_that_was_answered_is_accepted() -> None:
         ("/api/generate", {"model": ""}, 404, "model '' not found"),
         ("/api/chat", {"model": ""}, 400, "model is required"),
         ("/api/show", {"model": None}, 400, "model is required"),
-        (
-            "/api/generate",
-            {"raw": True, "system": "s"},
-            400,
-            "raw mode does not support template, system, or context",
-        ),
         ("/api/generate", {"keep_alive": "banana"}, 400, 'time: invalid duration "banana"'),
         (
             "/api/generate",

@@ -99,6 +99,14 @@ def test_a_model_that_can_think_does_unless_told_not_to(
             ("completion",),
             "Multimodal data provided, but model does not support multimodal requests.",
         ),
+        # of several faults the one that Ollama looks for first
+        (
+            generate(raw=True, context=[1], think=True),
+            ("completion",),
+            "raw mode does not support template, system, or context",
+        ),
+        (generate(think=True, suffix="x"), ("embedding",), '"tiny" does not support thinking'),
+        (chat(tools=[TOOL]), ("embedding",), '"tiny" does not support chat'),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(
@@ -116,6 +124,8 @@ def test_what_a_model_cannot_do_is_refused(
         (generate(suffix="x"), ("completion", "insert")),
         (generate(images=["AAAA"]), ("completion", "audio")),
         (chat(tools=[TOOL], think=True), ("completion", "tools", "thinking")),
+        (generate(prompt="", images=["AAAA"]), ("completion",)),  # a load shows nothing to the engine
+        (generate(raw=True), ("completion",)),
     ],
 )
 def test_what_a_model_can_do_is_let_through(asked: ollama.Inference, capabilities: tuple[str, ...]) -> None:
@@ -134,6 +144,15 @@ def test_recorded_refusals_are_given_word_for_word(name: str) -> None:
         ollama.check_capabilities(asked, capabilities)
     assert ollama.error_body(refused.value.message).decode() == exchange.answer
     assert refused.value.status == exchange.status
+
+
+def test_a_fault_found_by_the_model_names_the_model_as_it_is_installed() -> None:
+    with pytest.raises(DialectError) as refused:
+        ollama.check_capabilities(generate(model="TINY", suffix="x"), ("completion",), "tiny:latest")
+    assert refused.value.message == "registry.ollama.ai/library/tiny:latest does not support insert"
+    with pytest.raises(DialectError) as refused:
+        ollama.check_capabilities(generate(model="TINY", think=True), ("completion",), "tiny:latest")
+    assert refused.value.message == '"TINY" does not support thinking'
 
 
 def test_a_name_that_is_a_path_is_shown_as_it_is() -> None:
