@@ -11,25 +11,38 @@ import re
 FOREVER = math.inf
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]*)")
+_MOST = (2**63 - 1) / 1e9  # seconds in the longest duration that Go has
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a Go duration string; ``ValueError`` with Go's own wording when it is none."""
+    """Seconds of a Go duration string; ``ValueError`` with Go's own wording when it is none (source: Go time.ParseDuration)."""
     body = text[1:] if text[:1] in "+-" else text
     if body == "0":
         return 0.0
     total, at = 0.0, 0
-    for part in _PART.finditer(body):
-        if part.start() != at:
-            break
+    while at < len(body) or not body:
+        part = _PART.match(body, at)
+        if part is None:
+            raise ValueError(f"time: invalid duration {_quoted(text)}")
+        if not part[2]:
+            raise ValueError(f"time: missing unit in duration {_quoted(text)}")
+        if part[2] not in _UNITS:
+            raise ValueError(f"time: unknown unit {_quoted(part[2])} in duration {_quoted(text)}")
         total += float(part[1]) * _UNITS[part[2]]
         at = part.end()
-    if at == 0 or at != len(body):
-        if body and re.fullmatch(r"[\d.]+", body) and any(c.isdigit() for c in body):
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        raise ValueError(f'time: invalid duration "{text}"')
+    if total > _MOST:
+        raise ValueError(f"time: invalid duration {_quoted(text)}")
     return -total if text[0] == "-" else total
+
+
+def _quoted(text: str) -> str:
+    """As Go's package time does: what is not printable ASCII byte by byte."""
+    shown = (
+        f"\\{chr(byte)}" if chr(byte) in '"\\' else chr(byte) if 32 <= byte < 128 else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "surrogatepass")
+    )
+    return f'"{"".join(shown)}"'
 
 
 def parse_keep_alive(value: object) -> float:

@@ -29,6 +29,7 @@ _HTML_ESCAPES = {
     b"\xe2\x80\xa9": rb"\u2029",
 }
 _ILL_TYPED = re.compile(r"Expected `(\w+)[^`]*`, got `(\w+)`(?: - at `\$\.?(.*)`)?")
+_STEP = re.compile(r"\[([0-9]+)\]|([^.\[\]]+)")
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
 _ESCAPE = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<lone>u[dD][89a-fA-F]..)|.)", re.DOTALL
@@ -107,7 +108,7 @@ def decode_sound(body: bytes, kind: type[_T], struct: str, types: Mapping[str, s
     try:
         return _decode(_utf8(body), kind)
     except msgspec.ValidationError as error:
-        raise DialectError(400, _ill_typed(str(error), struct, types)) from None
+        raise DialectError(400, _ill_typed(str(error), struct, types, body)) from None
     except msgspec.DecodeError as error:
         raise DialectError(400, _malformed(str(error), body)) from None
     except RecursionError:
@@ -153,12 +154,14 @@ def _repaired(body: bytes, complaint: str) -> bytes:
     return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], valid)
 
 
-def _ill_typed(complaint: str, struct: str, types: Mapping[str, str]) -> str:
+def _ill_typed(complaint: str, struct: str, types: Mapping[str, str], body: bytes) -> str:
     match = _ILL_TYPED.search(complaint)
     if not match:
         return f"json: cannot unmarshal number into Go value of type api.{struct}"
     expected, got, path = match[1], match[2], re.sub(r"\[\d+\]|\[\.\.\.\]", "[]", match[3] or "")
     value = _VALUES.get(got, got)
+    if (expected, got) == ("int", "float"):
+        value = f"number {_literal(body, match[3] or '')}".rstrip()
     if not path:
         return f"json: cannot unmarshal {value} into Go value of type api.{struct}"
     kind = types.get(path) or _TYPES.get(expected, expected)
@@ -167,6 +170,22 @@ def _ill_typed(complaint: str, struct: str, types: Mapping[str, str]) -> str:
     field = path.replace("[]", "")
     where = f"struct field {struct}.{field}" if field else "value"
     return f"json: cannot unmarshal {value} into Go {where} of type {kind}"
+
+
+def _literal(body: bytes, path: str) -> str:
+    """What stands at ``path`` (``words[1].count``), as it was sent; Go shows a number that is no integer."""
+    if "..." in path:
+        return ""  # below a key that is not told
+    inner = body
+    try:
+        for index, name in _STEP.findall(path):
+            if name:
+                inner = bytes(msgspec.json.decode(inner, type=dict[str, msgspec.Raw])[name])
+            else:
+                inner = bytes(msgspec.json.decode(inner, type=list[msgspec.Raw])[int(index)])
+    except (msgspec.DecodeError, LookupError):
+        return ""
+    return inner.decode()
 
 
 def _malformed(complaint: str, body: bytes) -> str:

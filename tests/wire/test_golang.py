@@ -21,6 +21,8 @@ class Sample(msgspec.Struct):
     on: bool | None = None
     words: list[str] | None = None
     deep: dict[str, object] | None = None
+    ids: list[int] | None = None
+    sums: dict[str, int] | None = None
 
 
 def refusal(body: bytes) -> str:
@@ -74,7 +76,16 @@ def test_quoting_shows_what_cannot_be_printed() -> None:
         (b'"x"', "json: cannot unmarshal string into Go value of type api.Sample"),
         (b'{"name":5}', "json: cannot unmarshal number into Go struct field Sample.name of type string"),
         (b'{"count":"5"}', "json: cannot unmarshal string into Go struct field Sample.count of type int"),
-        (b'{"count":1.5}', "json: cannot unmarshal number into Go struct field Sample.count of type int"),
+        (b'{"count":1.5}', "json: cannot unmarshal number 1.5 into Go struct field Sample.count of type int"),
+        (
+            b'{"count": 1e3}',
+            "json: cannot unmarshal number 1e3 into Go struct field Sample.count of type int",
+        ),
+        (
+            b'{"ids":[1,-2.0]}',
+            "json: cannot unmarshal number -2.0 into Go struct field Sample.ids of type int",
+        ),
+        (b'{"sums":{"a":1.5}}', "json: cannot unmarshal number into Go struct field Sample.sums of type int"),
         (b'{"share":true}', "json: cannot unmarshal bool into Go struct field Sample.share of type float64"),
         (b'{"on":{}}', "json: cannot unmarshal object into Go struct field Sample.on of type bool"),
         (
