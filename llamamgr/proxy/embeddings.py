@@ -48,13 +48,9 @@ async def _model(services: Services, name: str) -> ModelCard:
 
 
 async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) -> tuple[Embeddings, int]:
-    """The vectors, and the nanoseconds that the load took. Without inputs the model is loaded all the same."""
-    if "embedding" not in model.capabilities:
-        raise DialectError(
-            501,
-            f'This server does not support embeddings: "{asked.model}" is no embedding model',
-            param="model",
-        )
+    """The vectors, and the nanoseconds that the load took. Without inputs the model, whichever, is loaded all the same."""
+    if asked.inputs and "embedding" not in model.capabilities:
+        raise DialectError(501, embeddings.UNSUPPORTED, param="model")
     found, load = Embeddings((), 0), 0
 
     async def attempt(lease: Lease) -> None:

@@ -25,6 +25,8 @@ from llamamgr.wire.ollama_request import model_not_found
 Input: TypeAlias = str | tuple[int, ...]
 
 TOO_LONG = "the input length exceeds the context length"
+# the engine's own words, which are Ollama's too
+UNSUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
 _MOST_INPUTS = 8192
 _NOTHING = msgspec.Raw(b"")
 _INVALID = "invalid input type"
@@ -128,15 +130,15 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
 def parse_embed(body: bytes) -> EmbeddingRequest:
     """``POST /api/embed``; no inputs at all is an answer without vectors. ``DialectError`` in Ollama's words."""
     wire = golang.decode(body, WireEmbed, "EmbedRequest", {})
+    if not wire.model:
+        raise model_not_found("")
     inputs = () if bytes(wire.input) in (b"", b"null", b'""', b"[]") else _inputs(wire.input)
     if inputs is None or any(not isinstance(one, str) for one in inputs):
         raise DialectError(400, _INVALID)
-    if not wire.model:
-        raise model_not_found("")
     return EmbeddingRequest(
         wire.model,
         inputs,
-        dimensions=_dimensions(wire.dimensions),
+        dimensions=max(wire.dimensions or 0, 0),
         truncate=wire.truncate is not False,
         keep_alive=_keep_alive(wire.keep_alive),
         load=parse_options(wire.options or {}).load,
@@ -144,14 +146,13 @@ def parse_embed(body: bytes) -> EmbeddingRequest:
 
 
 def parse_legacy(body: bytes) -> EmbeddingRequest:
-    """``POST /api/embeddings``; no prompt is an answer without a vector. ``DialectError`` in Ollama's words."""
+    """``POST /api/embeddings``, which cuts nothing; no prompt is an answer without a vector. ``DialectError`` in Ollama's words."""
     wire = golang.decode(body, WireLegacy, "EmbeddingRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required")
     return EmbeddingRequest(
         wire.model,
         (wire.prompt,) if wire.prompt else (),
-        truncate=True,
         keep_alive=_keep_alive(wire.keep_alive),
         load=parse_options(wire.options or {}).load,
     )

@@ -121,7 +121,7 @@ EMBED = Body(
         "keep_alive": _KEEP_ALIVE,
         "options": ollama_options.schema(),
         "input": {"type": ["string", "array", "null"], "items": {"type": "string"}},
-        "dimensions": _or_null("integer", minimum=0),
+        "dimensions": _or_null("integer"),
     },
 )
 EMBEDDINGS = Body(

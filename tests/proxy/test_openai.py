@@ -103,15 +103,26 @@ async def test_an_input_that_is_too_long_is_cut_for_ollama_and_refused_for_opena
     status, told = await real_front.whole("/v1/embeddings", model="tinyembed", input=long)
     assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
     status, told = await real_front.whole("/api/embeddings", model="tinyembed", prompt=long)
-    assert (status, len(told["embedding"]) > 0) == (200, True)
+    assert (status, told["error"]) == (400, "the input length exceeds the context length")
 
 
 async def test_a_model_that_embeds_nothing_says_so_without_a_load(front: Front) -> None:
     for path, field in (("/v1/embeddings", "input"), ("/api/embed", "input"), ("/api/embeddings", "prompt")):
         status, told = await front.whole(path, model="tinychat", **{field: "a"})
         message = told["error"] if isinstance(told["error"], str) else told["error"]["message"]
-        assert (status, message.startswith("This server does not support embeddings")) == (501, True)
+        told = "This server does not support embeddings. Start it with `--embeddings`"
+        assert (status, message) == (501, told)
     assert front.children.granted == []
+
+
+async def test_no_input_loads_any_model_and_is_an_answer_without_vectors(front: Front) -> None:
+    for model in ("tinychat", "tinyembed"):
+        for body in ({}, {"input": ""}, {"input": []}, {"input": None}):
+            told = await front.whole("/api/embed", model=model, **body)
+            assert told == (200, {"model": model, "embeddings": []})
+        for body in ({}, {"prompt": ""}):
+            assert await front.whole("/api/embeddings", model=model, **body) == (200, {"embedding": []})
+    assert {granted[0].name for granted in front.children.granted} == {"tinychat:latest", "tinyembed:latest"}
 
 
 def as_ranker(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,19 @@ def test_ollamas_requests_cut_what_is_too_long_unless_told_not_to() -> None:
     assert embeddings.parse_embed(b'{"model":"m","input":"a"}').truncate
     assert not embeddings.parse_embed(b'{"model":"m","input":"a","truncate":false}').truncate
     assert not v1().truncate
-    assert embeddings.parse_legacy(b'{"model":"m","prompt":"a","keep_alive":"2m"}').keep_alive == 120
+    legacy = embeddings.parse_legacy(b'{"model":"m","prompt":"a","keep_alive":"2m"}')
+    assert (legacy.keep_alive, legacy.truncate) == (120, False)
+
+
+def test_fewer_dimensions_than_none_are_all_of_them_for_ollama_and_a_mistake_for_openai() -> None:
+    assert embeddings.parse_embed(b'{"model":"m","input":"a","dimensions":-1}').dimensions == 0
+    with pytest.raises(DialectError, match="dimensions must be positive"):
+        v1(input="a", dimensions=-1)
+
+
+def test_a_missing_model_is_told_before_an_input_that_is_none() -> None:
+    with pytest.raises(DialectError, match="model '' not found"):
+        embeddings.parse_embed(b'{"input":5}')
 
 
 @pytest.mark.parametrize(
