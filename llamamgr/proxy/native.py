@@ -20,7 +20,7 @@ from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import ChatRequest, Event, Finished
+from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
@@ -175,18 +175,21 @@ class Conversation:
         await self._fitting(lease, recite)
 
     async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
-        """By ``/completion``, which tells token ids: what ``context`` is made of."""
+        """By ``/completion``. A ``context`` is the tokens of the prompt and of all that was written after it."""
         asked = self._asked
         call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
+        if not isinstance(asked, GenerateRequest) or asked.raw:
+            return await relay.generate(lease, call, take)
+        written = [prompt]
 
         async def remember(events: Sequence[Event]) -> None:
-            last = events[-1]
-            if isinstance(last, Finished) and isinstance(asked, GenerateRequest) and not asked.raw:
-                before = await relay.ask(lease.endpoint, engine.tokenize_call(prompt), engine.read_tokens)
-                self._renderer.context = (*before, *last.tokens)
+            written.extend([event.text for event in events if isinstance(event, TextDelta)])
+            if isinstance(events[-1], Finished):
+                told = engine.tokenize_call("".join(written))
+                self._renderer.context = await relay.ask(lease.endpoint, told, engine.read_tokens)
             await take(events)
 
-        await relay.generate(lease, call, remember)
+        return await relay.generate(lease, call, remember)
 
     async def _rendered(self, asked: GenerateRequest, lease: Lease) -> str:
         """The prompt as the file's own template puts it, after the text of an earlier answer's ``context``."""

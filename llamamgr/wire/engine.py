@@ -89,7 +89,7 @@ def chat_call(request: ChatRequest) -> EngineCall:
 
 
 def completion_call(request: PromptRequest) -> EngineCall:
-    """``POST /completion``, the native endpoint, which tells the ids of the generated tokens.
+    """``POST /completion``, the native endpoint.
 
     Of the last chunk only the fields read here are asked for: by default it repeats the whole prompt.
     """
@@ -97,7 +97,6 @@ def completion_call(request: PromptRequest) -> EngineCall:
         **request.sampling,
         "prompt": request.prompt,
         "stream": True,
-        "return_tokens": True,
         "response_fields": list(Completion.__struct_fields__),
     }
     if isinstance(request.response_format, neutral.JsonObject):

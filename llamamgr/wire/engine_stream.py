@@ -110,7 +110,6 @@ class Completion(msgspec.Struct):
     """A chunk of ``/completion``; its field names are also what is asked of the last one."""
 
     content: str = ""
-    tokens: tuple[int, ...] = ()
     stop: bool = False
     stop_type: str = ""
     tokens_predicted: int = 0
@@ -288,16 +287,11 @@ class ChatStream(_Stream):
 class CompletionStream(_Stream):
     """The answer to ``completion_call``: one chunk per token, the last with ``stop: true``; no ``[DONE]``."""
 
-    def __init__(self, top_logprobs: int = 0) -> None:
-        super().__init__(top_logprobs)
-        self._tokens: list[int] = []
-
     def _take(self, data: bytes, events: list[neutral.Event]) -> None:
         chunk = _DECODE_COMPLETION.decode(data)
         if chunk.error is not None:
             self._fail(events, reported(chunk.error))
             return
-        self._tokens += chunk.tokens
         if chunk.prompt_progress is not None:
             events.append(_read(chunk.prompt_progress))
         if chunk.content:
@@ -308,9 +302,7 @@ class CompletionStream(_Stream):
                 chunk.tokens_evaluated, chunk.timings.cache_n if chunk.timings else 0, chunk.tokens_predicted
             )
             reason = _STOP_REASONS.get(chunk.stop_type, "stop")
-            events.append(
-                Finished(reason, usage, _timings(chunk.timings), tuple(self._tokens), chunk.stopping_word)
-            )
+            events.append(Finished(reason, usage, _timings(chunk.timings), chunk.stopping_word))
 
 
 def _read(progress: _Progress) -> neutral.PromptRead:

@@ -166,16 +166,11 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The good end of an answer.
-
-    ``tokens`` are the ids of the generated tokens and ``stop_word`` the stop text that was met, where the engine
-    was asked for them.
-    """
+    """The good end of an answer. ``stop_word`` is the stop text that was met, where the engine was asked for it."""
 
     reason: FinishReason
     usage: Usage = Usage()
     timings: Timings = Timings()
-    tokens: tuple[int, ...] = ()
     stop_word: str = ""
 
 

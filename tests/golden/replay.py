@@ -18,14 +18,13 @@ FOLDER = Path(__file__).parent
 MODELS = FOLDER / "models"
 RECORD = FOLDER / "ollama.jsonl"
 
-# Times, measured durations, identifiers, and what depends on the file store or on how a prompt was rendered.
+# Times, measured durations, identifiers, and what depends on the file store.
 VOLATILE = frozenset(
     {
         *("created_at", "modified_at", "expires_at", "completed_at", "created"),
         *("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"),
         *("digest", "id", "request_id", "call_id", "item_id", "response_id", "system_fingerprint", "version"),
-        *("size", "size_vram", "modelfile", "template", "license", "context"),
-        *("prompt_eval_count", "input_tokens", "prompt_tokens", "total_tokens", "cached_tokens"),
+        *("size", "size_vram", "modelfile", "template", "license"),
     }
 )
 
@@ -54,6 +53,7 @@ DEVIATIONS: dict[str, str] = {
     "v1-chat-logprobs": "the engine's own answer is passed on: token ids, and a row for the end token",
     **dict.fromkeys(("v1-chat-unknown", "v1-chat-no-model", "v1-chat-no-messages"), _ENVELOPE),
     **dict.fromkeys(("v1-chat-image-url", "v1-chat-effort-bad", "v1-embeddings-missing"), _ENVELOPE),
+    "v1-completions": "the prompt is raw, so that it has fewer tokens",
     "v1-completions-array": "several prompts are served",
     "v1-embeddings-base64": "the engine's own bits: Ollama normalises once more, which may change the last one",
     **dict.fromkeys(("v1-responses", "v1-responses-stream", "v1-responses-items"), _AS_OPENAI),

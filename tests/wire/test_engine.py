@@ -35,11 +35,11 @@ def test_a_chat_is_always_a_stream_with_usage() -> None:
     }
 
 
-def test_a_completion_asks_for_token_ids_and_not_for_its_prompt_again() -> None:
+def test_a_completion_does_not_ask_for_its_prompt_again() -> None:
     call = engine.completion_call(PromptRequest("once", sampling={"n_predict": 3}))
     wanted = said(call)
     assert (call.path, wanted["prompt"], wanted["n_predict"]) == ("/completion", "once", 3)
-    assert (wanted["stream"], wanted["return_tokens"]) == (True, True)
+    assert wanted["stream"] is True
     assert {"content", "stop", "stop_type", "timings"} <= set(wanted["response_fields"])
     assert "prompt" not in wanted["response_fields"]
 
