@@ -98,6 +98,8 @@ class Conversation:
         self._renderer = self._new_renderer()
 
     async def run(self, services: Services, want: Want) -> web.StreamResponse:
+        if self._asked.shows_prompt:
+            return await self._show_prompt(services, want)
         try:
             await relay.with_lease(services.children, want, lambda: self._writer.sent, self._attempt)
         except Exception as error:
@@ -108,6 +110,31 @@ class Conversation:
         if self._asked.stream:
             return await self._writer.finish()
         return replies.native(self._renderer.whole())
+
+    async def _show_prompt(self, services: Services, want: Want) -> web.Response:
+        prompt = ""
+
+        async def render(lease: Lease) -> None:
+            nonlocal prompt
+            prompt = await self._prompt(lease)
+
+        await relay.with_lease(services.children, want, lambda: False, render)
+        asked = self._asked
+        answer = ollama.prompt_answer(self._kind, asked.model, self._stamps(), prompt, len(asked.images))
+        return replies.native(answer)
+
+    async def _prompt(self, lease: Lease) -> str:
+        """As it would go to the engine, or as the engine would make it."""
+        asked = self._asked
+        chat = ollama.to_chat_request(asked, lease.context, self._model.capabilities, self._persona)
+        if self._script is not None:
+            return await self._recited(self._script, chat, lease)
+        if isinstance(asked, ChatBody):
+            call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
+            return await relay.ask(lease.endpoint, call, engine.read_prompt)
+        if asked.suffix:
+            raise DialectError(400, "the engine makes a prompt with a suffix itself, and does not show it")
+        return asked.prompt if asked.raw else await self._rendered(asked, lease)
 
     def _new_renderer(self) -> ollama.Renderer:
         clock, since = (
@@ -160,19 +187,24 @@ class Conversation:
 
     async def _perform(self, script: Script, lease: Lease) -> None:
         """By a Go template: the prompt is rendered here, and what comes back is read here."""
-        asked = self._asked
 
         async def recite(chat: ChatRequest) -> None:
-            if isinstance(asked, GenerateRequest) and asked.suffix:
-                prompt = script.fill_in(asked.prompt, asked.suffix)
-            else:
-                prompt = script.prompt(chat, self._clock())
-            if before := getattr(asked, "context", ()):
-                told = engine.detokenize_call(before)
-                prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
+            prompt = await self._recited(script, chat, lease)
             await self._complete(prompt, lease, reading(script.reader(chat, prompt), self._take))
 
         await self._fitting(lease, recite)
+
+    async def _recited(self, script: Script, chat: ChatRequest, lease: Lease) -> str:
+        """The prompt by a Go template, after the text of an earlier answer's ``context``."""
+        asked = self._asked
+        if isinstance(asked, GenerateRequest) and asked.suffix:
+            prompt = script.fill_in(asked.prompt, asked.suffix)
+        else:
+            prompt = script.prompt(chat, self._clock())
+        if before := getattr(asked, "context", ()):
+            told = engine.detokenize_call(before)
+            prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
+        return prompt
 
     async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
         """By ``/completion``. A ``context`` is the tokens of the prompt and of all that was written after it."""

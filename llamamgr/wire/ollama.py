@@ -5,7 +5,7 @@ A request's way: ``parse_generate`` or ``parse_chat`` → ``check_capabilities``
 """
 
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.ollama_answer import Kind, Renderer, error_body, load_answer
+from llamamgr.wire.ollama_answer import Kind, Renderer, error_body, load_answer, prompt_answer
 from llamamgr.wire.ollama_options import LoadWishes, Options, parse_options, settle
 from llamamgr.wire.ollama_request import (
     ChatBody,
@@ -43,6 +43,7 @@ __all__ = [
     "parse_generate",
     "parse_options",
     "parse_show",
+    "prompt_answer",
     "settle",
     "thinking",
     "to_chat_request",

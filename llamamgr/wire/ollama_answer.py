@@ -40,6 +40,14 @@ def load_answer(kind: Kind, model: str, created_at: str, *, unload: bool = False
     return golang.encode({"model": model, "created_at": created_at, **_said(kind, "", "", ()), **done})
 
 
+def prompt_answer(kind: Kind, model: str, created_at: str, prompt: str, images: int) -> bytes:
+    """The answer to a request that asks for its prompt, the same with and without ``stream``."""
+    said = {"response": ""} if kind == "generate" else {"message": {"role": "", "content": ""}}
+    info = {"rendered_template": prompt, **({"image_count": images} if images else {})}
+    answer = {"model": model, "created_at": created_at, **said, "done": False, "_debug_info": info}
+    return golang.encode(answer)
+
+
 class Renderer:
     """Renders one answer.
 

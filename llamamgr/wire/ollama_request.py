@@ -31,7 +31,10 @@ _NOTHING = msgspec.Raw(b"")
 
 
 class _Common(msgspec.Struct, frozen=True, kw_only=True):
-    """What generate and chat share. ``keep_alive`` is seconds (inf = for ever, None = the default)."""
+    """What generate and chat share. ``keep_alive`` is seconds (inf = for ever, None = the default).
+
+    ``shows_prompt`` asks for the prompt as it would go to the engine, and for no answer.
+    """
 
     model: str
     stream: bool = True
@@ -43,6 +46,7 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     shift: bool = True
     logprobs: bool = False
     top_logprobs: int = 0
+    shows_prompt: bool = False
 
     @property
     def sampling(self) -> Sampling:
@@ -121,6 +125,7 @@ class _WireCommon(msgspec.Struct, kw_only=True):
     shift: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    shows_prompt: bool | None = msgspec.field(default=None, name="_debug_render_only")
 
 
 class WireGenerate(_WireCommon, kw_only=True):
@@ -246,6 +251,7 @@ def _common(wire: _WireCommon) -> dict[str, Any]:
         "shift": wire.shift is not False,
         "logprobs": bool(wire.logprobs),
         "top_logprobs": top,
+        "shows_prompt": bool(wire.shows_prompt),
     }
 
 

@@ -57,8 +57,11 @@ _METRICS: dict[str, Schema] = {
     "eval_duration": COUNT,
     "logprobs": _LOGPROBS,
 }
+_PROMPT = fields({"image_count": COUNT}, rendered_template=STRING)
 _CALL = fields({"id": STRING}, function=fields({"index": COUNT}, name=STRING, arguments=OBJECT))
-_SAID = fields({"thinking": STRING, "tool_calls": many(_CALL)}, role={"const": "assistant"}, content=STRING)
+_SAID = fields(
+    {"thinking": STRING, "tool_calls": many(_CALL)}, role={"enum": ["assistant", ""]}, content=STRING
+)
 _DETAILS = fields(
     parent_model=STRING,
     format={"const": "gguf"},
@@ -133,13 +136,15 @@ COMPONENTS: dict[str, Any] = {
         modified_at=_CREATED,
     ),
     "Generated": fields(
-        {"thinking": STRING, "context": many(COUNT), **_METRICS},
+        {"thinking": STRING, "context": many(COUNT), "_debug_info": _PROMPT, **_METRICS},
         model=STRING,
         created_at=_CREATED,
         response=STRING,
         done=BOOLEAN,
     ),
-    "Said": fields(_METRICS, model=STRING, created_at=_CREATED, message=_SAID, done=BOOLEAN),
+    "Said": fields(
+        {"_debug_info": _PROMPT, **_METRICS}, model=STRING, created_at=_CREATED, message=_SAID, done=BOOLEAN
+    ),
     "Progress": {
         "anyOf": [
             fields({"digest": STRING, "total": COUNT, "completed": COUNT}, status=STRING),

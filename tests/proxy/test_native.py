@@ -183,3 +183,33 @@ async def test_many_at_once_all_end_well_and_leave_no_lease(front: Front) -> Non
 
     assert await asyncio.gather(*(one() for _ in range(32))) == [7] * 32
     assert front.children.leases == 0
+
+
+async def test_the_prompt_is_shown_as_it_would_go_to_the_engine_and_nothing_is_generated(
+    front: Front,
+) -> None:
+    for stream in (True, False):
+        asked = {"model": "TinyChat", "_debug_render_only": True, "stream": stream}
+        async with front.post("/api/generate", {**asked, "prompt": "hi", "system": "be"}) as answer:
+            told = json.loads(await answer.read())
+            assert (answer.status, answer.content_type) == (200, "application/json")
+        prompt = "<|system|>be</s><|user|>hi</s><|assistant|>"
+        assert list(told) == ["model", "created_at", "response", "done", "_debug_info"]
+        assert (told["response"], told["done"], told["_debug_info"]) == (
+            "",
+            False,
+            {"rendered_template": prompt},
+        )
+        async with front.post("/api/chat", {**asked, "messages": HI}) as answer:
+            told = json.loads(await answer.read())
+        assert told["message"] == {"role": "", "content": ""}
+        assert told["_debug_info"] == {"rendered_template": "<|user|>hi</s><|assistant|>"}
+    _, told = await front.whole(
+        "/api/generate", model="tinychat", prompt="a", raw=True, _debug_render_only=True
+    )
+    assert told["_debug_info"] == {"rendered_template": "a"}
+    _, told = await front.whole(
+        "/api/generate", model="tinychat", prompt="a", template="[{{ .Prompt }}]", _debug_render_only=True
+    )
+    assert told["_debug_info"] == {"rendered_template": "[a]"}
+    assert front.children.tally.of("tinychat:latest").tokens.generated == 0
