@@ -114,7 +114,8 @@ def write_modelfile(modelfile: Modelfile) -> str:
             lines.append(f"{command.upper()} {getattr(modelfile, command)}")
     for name, value in sorted(modelfile.parameters.items()):
         lines += [
-            f"PARAMETER {name} {_quoted(_plain(one))}" for one in (value if name in _LISTS else [value])
+            f"PARAMETER {name} {_quoted(_plain(one))}"
+            for one in (value if isinstance(value, list) else [value])
         ]
     lines += [f"LICENSE {_quoted(text)}" for text in modelfile.licenses]
     lines += [f"MESSAGE {role} {_quoted(text)}" for role, text in modelfile.messages]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from llamamgr.core.cards import ModelCard
@@ -21,10 +22,10 @@ _HIDDEN = ("general.name", "tokenizer.chat_template")
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
-def details(card: ModelCard) -> dict[str, Any]:
-    """``details`` of ``/api/show`` and ``/api/ps``."""
+def details(card: ModelCard, parent: str = "") -> dict[str, Any]:
+    """``details`` of a model; lists do not tell the ``parent``, ``/api/show`` does."""
     return {
-        "parent_model": card.parent,
+        "parent_model": parent,
         "format": "gguf",
         "family": card.arch,
         "families": [card.arch],
@@ -53,29 +54,36 @@ def tags_entry(card: ModelCard) -> dict[str, Any]:
 
 
 def show_answer(
-    card: ModelCard, header: Header, verbose: bool = False, system: str = "", template: str = ""
+    card: ModelCard,
+    header: Header,
+    verbose: bool = False,
+    system: str = "",
+    options: Mapping[str, Any] | None = None,
+    projector: Header | None = None,
 ) -> dict[str, Any]:
-    """The answer of ``/api/show``; with ``verbose`` give a header that was read so, for its long arrays.
+    """The answer of ``/api/show``; with ``verbose`` give headers that were read so, for their long arrays.
 
-    ``system`` and ``template`` stand in for the model's own.
+    ``system`` stands in for the model's own; ``options`` go into the Modelfile only.
     """
     system = system or card.system
     licence = "\n".join(card.licenses) or header.text("general.license")
     texts = {
         "license": licence,
-        "modelfile": modelfile(card, system, template),
+        "modelfile": modelfile(card, system, options),
         "parameters": parameters_text(card),
-        "template": template or card.template or card.chat_template,
+        "template": card.template or card.chat_template,
         "system": system,
     }
     answer: dict[str, Any] = {
         key: text for key, text in texts.items() if text or key in ("modelfile", "template")
     }
-    answer["details"] = details(card)
+    answer["details"] = details(card, card.parent)
     if card.messages:
         answer["messages"] = [{"role": role, "content": text} for role, text in card.messages]
+    answer["model_info"] = model_info(card, header, verbose)
+    if projector is not None:
+        answer["projector_info"] = _info(projector.metadata, parameters(projector), verbose)
     return answer | {
-        "model_info": model_info(card, header, verbose),
         "tensors": [_tensor(tensor) for tensor in sorted(header.tensors, key=_tensor_order)],
         "capabilities": list(card.capabilities),
         "modified_at": rfc3339(card.modified),
@@ -94,20 +102,24 @@ def parameters_text(card: ModelCard) -> str:
 
 def model_info(card: ModelCard, header: Header, verbose: bool = False) -> dict[str, Any]:
     """The file's metadata by key; unless ``verbose``, the tokenizer's arrays and those longer than 5 are null."""
-    info = {key: value for key, value in header.metadata.items() if key not in _HIDDEN}
-    info.setdefault("general.quantization_version", _QUANTIZATION_VERSION)
-    info["general.parameter_count"] = card.parameters or parameters(header)
+    shown = {key: value for key, value in header.metadata.items() if key not in _HIDDEN}
+    return _info(shown, card.parameters or parameters(header), verbose)
+
+
+def _info(metadata: Mapping[str, Any], count: int, verbose: bool) -> dict[str, Any]:
+    info = {"general.quantization_version": _QUANTIZATION_VERSION, **metadata}
+    info["general.parameter_count"] = count
     return {key: _told(key, value, verbose) for key, value in sorted(info.items())}
 
 
-def modelfile(card: ModelCard, system: str = "", template: str = "") -> str:
+def modelfile(card: ModelCard, system: str = "", options: Mapping[str, Any] | None = None) -> str:
     """A Modelfile from which the model could be made again. The file's own chat template is not told: FROM brings it."""
     told = Modelfile(
         bases=card.parts + ((card.projector,) if card.projector else ()),
         adapters=card.adapters,
-        template=template or card.template or None,
+        template=card.template or None,
         system=system or card.system or None,
-        parameters=card.settings,
+        parameters={**card.settings, **(options or {})},
         messages=card.messages,
         licenses=card.licenses,
     )

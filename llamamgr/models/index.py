@@ -103,16 +103,13 @@ class Index:
 
         ``ConflictError`` when the files are not what they were when they were listed.
         """
-        try:
-            first, *others = [
-                load_header(Path(part), arrays=None if verbose else SHORT_ARRAY)[0] for part in card.parts
-            ]
-        except (OSError, GgufError) as error:
-            raise ConflictError(
-                f"{card.path} cannot be read any more: {error}", "run `llamamgr list -v`"
-            ) from None
+        first, *others = [_read_again(part, verbose) for part in card.parts]
         tensors = first.tensors + tuple(tensor for header in others for tensor in header.tensors)
         return msgspec.structs.replace(first, tensors=tensors)
+
+    def projector_header(self, card: ModelCard, verbose: bool = False) -> Header | None:
+        """The header of its projector, None when it has none; otherwise as ``header``."""
+        return _read_again(card.projector, verbose) if card.projector else None
 
     def _current(self, age: float) -> _Snapshot:
         snapshot = self._snapshot
@@ -243,3 +240,10 @@ def _gone(known: Iterable[str], folders: Iterable[str], found: Iterable[str]) ->
     starts = tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
     present = set(found)
     return [path for path in known if path not in present and path.startswith(starts)]
+
+
+def _read_again(path: str, verbose: bool) -> Header:
+    try:
+        return load_header(Path(path), arrays=None if verbose else SHORT_ARRAY)[0]
+    except (OSError, GgufError) as error:
+        raise ConflictError(f"{path} cannot be read any more: {error}", "run `llamamgr list -v`") from None

@@ -36,8 +36,13 @@ async def show(request: web.Request) -> web.Response:
         # here the whole name is told, tag and all
         name = parse_model_name(asked.model).short
         raise NotFoundError(f"model '{name}' not found", error.hint) from None
-    header = await asyncio.to_thread(services.index.header, card, asked.verbose)
-    return _json(details.show_answer(card, header, asked.verbose, asked.system, asked.template))
+    return _json(await asyncio.to_thread(_shown, services, card, asked))
+
+
+def _shown(services: Services, card: ModelCard, asked: ollama.ShowRequest) -> dict[str, Any]:
+    index, verbose = services.index, asked.verbose
+    header, projector = index.header(card, verbose), index.projector_header(card, verbose)
+    return details.show_answer(card, header, verbose, asked.system, asked.options, projector)
 
 
 async def running(request: web.Request) -> web.Response:

@@ -103,12 +103,12 @@ class ChatBody(_Common, frozen=True, kw_only=True):
 
 
 class ShowRequest(msgspec.Struct, frozen=True):
-    """``POST /api/show``; ``system`` and ``template`` override the model's own in the answer."""
+    """``POST /api/show``; ``system`` overrides the model's own in the answer, ``options`` its parameters in the Modelfile."""
 
     model: str
     system: str = ""
-    template: str = ""
     verbose: bool = False
+    options: dict[str, Any] = {}
 
 
 Inference: TypeAlias = GenerateRequest | ChatBody
@@ -227,7 +227,7 @@ def parse_show(body: bytes) -> ShowRequest:
     model = wire.model or wire.name
     if not model:
         raise DialectError(400, "model is required")
-    return ShowRequest(model, wire.system or "", wire.template or "", bool(wire.verbose))
+    return ShowRequest(model, wire.system or "", bool(wire.verbose), wire.options or {})
 
 
 def model_not_found(name: str) -> DialectError:

@@ -126,7 +126,11 @@ COMPONENTS: dict[str, Any] = {
         )
     ),
     "Shown": fields(
-        {"license": STRING, "parameters": STRING, "system": STRING, "messages": many(OBJECT)},
+        {
+            **dict.fromkeys(("license", "parameters", "system"), STRING),
+            "messages": many(OBJECT),
+            "projector_info": OBJECT,
+        },
         modelfile=STRING,
         template=STRING,
         details=_DETAILS,

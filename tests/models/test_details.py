@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from llamamgr.core.cards import ModelCard
@@ -61,6 +62,32 @@ def test_a_system_text_is_told_and_written_into_the_modelfile(index: Index):
     assert answer["system"] == 'Say "hi".'
     assert 'SYSTEM """Say "hi"."""' in answer["modelfile"]
     assert f"FROM {card.path}\n" in answer["modelfile"]
+
+
+def test_options_of_a_request_are_written_into_the_modelfile_alone(index: Index):
+    card = msgspec.structs.replace(index.resolve("tinychat"), settings={"top_k": 3, "stop": ["X"]})
+    answer = details.show_answer(
+        card, index.header(card), options={"top_k": 5, "stop": "Y", "use_mmap": True}
+    )
+    assert answer["modelfile"].endswith("PARAMETER stop Y\nPARAMETER top_k 5\nPARAMETER use_mmap true\n")
+    assert [line.split() for line in answer["parameters"].splitlines()] == [["stop", '"X"'], ["top_k", "3"]]
+
+
+def test_a_projector_is_told_beside_the_model(index: Index):
+    card = index.resolve("tinychat")
+    assert index.projector_header(card) is None
+    seeing = msgspec.structs.replace(card, projector=index.resolve("tinyembed").path)
+    answer = details.show_answer(seeing, index.header(seeing), projector=index.projector_header(seeing))
+    told = answer["projector_info"]
+    assert (told["llama.embedding_length"], told["general.parameter_count"]) == (288, 526_176)
+    assert list(answer).index("projector_info") == list(answer).index("model_info") + 1
+
+
+def test_only_show_tells_what_a_model_was_made_of(index: Index):
+    card = msgspec.structs.replace(index.resolve("tinychat"), parent="other:latest")
+    assert details.show_answer(card, index.header(card))["details"]["parent_model"] == "other:latest"
+    assert details.tags_entry(card)["details"]["parent_model"] == ""
+    assert details.details(card)["parent_model"] == ""
 
 
 @pytest.mark.parametrize(

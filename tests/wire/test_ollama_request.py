@@ -270,9 +270,8 @@ def test_format_is_nothing_json_or_a_schema(raw: bytes, wanted: object) -> None:
 
 def test_show_takes_the_older_name_for_the_model() -> None:
     assert ollama.parse_show(b'{"name":"a","verbose":true}') == ollama.ShowRequest("a", verbose=True)
-    assert ollama.parse_show(b'{"model":"b","system":"s","template":"t"}') == ollama.ShowRequest(
-        "b", "s", "t"
-    )
+    asked = ollama.parse_show(b'{"model":"b","system":"s","template":"t","options":{"top_k":1}}')
+    assert asked == ollama.ShowRequest("b", "s", options={"top_k": 1})
 
 
 @given(
