@@ -81,14 +81,17 @@ def create(store: Store, wanted: Wanted, tell: Tell, quantizer: Quantizer | None
     return entry
 
 
-def copy(store: Store, card: ModelCard, destination: ModelName) -> Entry:
-    """A second name for a model, wherever it is kept."""
+def copy(store: Store, card: ModelCard, destination: ModelName) -> None:
+    """A second name for a model, wherever it is kept; its own is no second one."""
+    if ModelName.parse(card.name).key == destination.key:
+        return
     _refuse_reserved(destination)
     entry = _entry_of(store, card)
     if entry is None:
-        return create(store, Wanted(destination, card), lambda progress: None)
+        create(store, Wanted(destination, card), lambda progress: None)
+        return
     with store.changing():
-        return store.publish(destination, store.read(entry)[0])
+        store.publish(destination, store.read(entry)[0])
 
 
 def delete(store: Store, card: ModelCard) -> None:

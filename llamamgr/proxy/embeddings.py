@@ -20,7 +20,7 @@ from llamamgr.wire.errors import DialectError
 async def v1_embeddings(request: web.Request) -> web.Response:
     asked = embeddings.parse_v1(await body_of(request))
     services = services_of(request)
-    found, _ = await _found(services, asked, await services.resolve(asked.model))
+    found, _ = await _found(services, asked, await _model(services, asked.model))
     return replies.v1(embeddings.v1_answer(asked.model, found))
 
 

@@ -174,7 +174,7 @@ async def _created(
             base = await services.resolve(asked.base)
     store = services.index.store
     try:
-        files = tuple(store.blob(parse_digest(digest)) for _, digest in sorted(asked.files))
+        files = tuple(store.blob(parse_digest(digest)) for _, digest in sorted(asked.files or ()))
         adapters = tuple(store.blob(parse_digest(digest)) for _, digest in asked.adapters)
     except UsageError:
         yield Progress("parsing GGUF")

@@ -8,6 +8,8 @@ import datetime
 from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
+from llamamgr.core.errors import NotFoundError
+from llamamgr.core.hub import parse_model_name
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.engine_routes import Through
@@ -35,7 +37,11 @@ async def model(request: web.Request) -> web.Response:
     """One model by its name, slashes and all; it is told under the name it was asked for."""
     services = services_of(request)
     name = request.match_info["name"]
-    card = await services.resolve(name)
+    try:
+        card = await services.resolve(name)
+    except NotFoundError as error:
+        # here the whole name is told, tag and all
+        raise NotFoundError(f"model '{parse_model_name(name).short}' not found", error.hint) from None
     if replies.dialect_of(request) == "anthropic":
         answer = anthropic.model_answer(name, _moment(card))
         return replies.v1(answer, headers=replies.anthropic_headers())

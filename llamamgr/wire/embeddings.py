@@ -106,11 +106,11 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
     wire = golang.decode(body, WireV1, "EmbedRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
-    form = wire.encoding_format or "float"
+    form = (wire.encoding_format or "float").lower()
     if form not in ("float", "base64"):
         raise DialectError(
             400,
-            f"Invalid value for 'encoding_format' = {form}. Supported values: ['float', 'base64'].",
+            f"Invalid value for 'encoding_format' = {wire.encoding_format}. Supported values: ['float', 'base64'].",
             param="encoding_format",
         )
     if bytes(wire.input) in (b"", b"null", b'""', b"[]"):

@@ -17,7 +17,7 @@ class CreateRequest(msgspec.Struct, frozen=True):
 
     model: str
     base: str = ""
-    files: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] | None = None
     adapters: tuple[tuple[str, str], ...] = ()
     template: str | None = None
     system: str | None = None
@@ -90,7 +90,7 @@ def parse_create(body: bytes) -> CreateRequest:
     request = CreateRequest(
         model=wire.model or wire.name or "",
         base=wire.from_ or "",
-        files=tuple((wire.files or {}).items()),
+        files=None if wire.files is None else tuple(wire.files.items()),
         adapters=tuple((wire.adapters or {}).items()),
         template=wire.template or None,
         system=wire.system or None,
@@ -103,7 +103,7 @@ def parse_create(body: bytes) -> CreateRequest:
     if wire.modelfile:
         request = _with_modelfile(request, wire.modelfile)
     check_template(request.template)
-    for path, _ in (*request.files, *request.adapters):
+    for path, _ in (*(request.files or ()), *request.adapters):
         if not path or any(part in ("", ".", "..") for part in path.split("/")):
             raise DialectError(400, "file path must be relative")
     return request
@@ -120,8 +120,12 @@ def check_template(template: str | None) -> None:
 
 def require_origin(request: CreateRequest) -> None:
     """``DialectError`` when a request says of what to make the model in no way."""
-    if not request.base and not request.files:
+    if request.base:
+        return
+    if request.files is None:
         raise DialectError(400, "neither 'from' or 'files' was specified")
+    if not request.files:
+        raise DialectError(400, "unknown type")
 
 
 def parse_copy(body: bytes) -> CopyRequest:
@@ -159,7 +163,7 @@ def _with_modelfile(request: CreateRequest, text: str) -> CreateRequest:
     return msgspec.structs.replace(
         request,
         base=names[0] if names else "",
-        files=files,
+        files=files or None,
         adapters=adapters,
         template=said.template,
         system=said.system,

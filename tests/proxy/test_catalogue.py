@@ -55,4 +55,6 @@ async def test_v1_models_list_and_show_any_name(front: Front) -> None:
     one = await got(front, "/v1/models/registry.ollama.ai/library/tinychat")
     assert (one["id"], one["created"]) == ("registry.ollama.ai/library/tinychat", 1_700_000_000)
     async with front.session.get("/v1/models/a/b/nope") as answer:
-        assert (answer.status, json.loads(await answer.read())["error"]["type"]) == (404, "not_found_error")
+        error = json.loads(await answer.read())["error"]
+        assert (answer.status, error["type"]) == (404, "not_found_error")
+        assert error["message"] == "model 'a/b/nope:latest' not found"

@@ -88,6 +88,18 @@ async def test_a_made_model_is_listed_shown_copied_and_deleted_by_the_same_name(
     assert len(models["other:latest"]) == 64 and models["other:latest"] != models["tinychat:latest"]
 
 
+async def test_a_model_copied_onto_itself_stays_as_it_is(front: Front) -> None:
+    for destination in ("tinychat", "TinyChat:latest", "registry.ollama.ai/library/tinychat"):
+        async with front.post("/api/copy", {"source": "tinychat", "destination": destination}) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+    listing = front.services.index.refresh()
+    assert [card.name for card in listing.models if "tinychat" in card.name.lower()] == ["tinychat:latest"]
+
+
+async def test_files_that_are_none_have_no_known_type(front: Front) -> None:
+    assert await front.whole("/api/create", model="x", files={}) == (400, {"error": "unknown type"})
+
+
 async def test_a_file_in_place_is_not_deleted_by_a_client(front: Front) -> None:
     status, body = await removed(front, "tinychat")
     assert (status, b"its file stays" in body) == (403, True)

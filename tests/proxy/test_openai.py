@@ -115,6 +115,13 @@ async def test_a_model_that_embeds_nothing_says_so_without_a_load(front: Front) 
     assert front.children.granted == []
 
 
+async def test_a_model_to_embed_with_that_is_not_here_is_told_alike_everywhere(front: Front) -> None:
+    for path in ("/v1/embeddings", "/api/embed", "/api/embeddings"):
+        status, told = await front.whole(path, model="nope", input="a", prompt="a")
+        message = told["error"] if isinstance(told["error"], str) else told["error"]["message"]
+        assert (status, message) == (404, 'model "nope" not found, try pulling it first')
+
+
 async def test_no_input_loads_any_model_and_is_an_answer_without_vectors(front: Front) -> None:
     for model in ("tinychat", "tinyembed"):
         for body in ({}, {"input": ""}, {"input": []}, {"input": None}):

@@ -59,6 +59,7 @@ def test_recorded_refusals_are_given_word_for_word(name: str) -> None:
 def test_an_unknown_encoding_is_refused_as_ollama_does() -> None:
     with pytest.raises(DialectError, match=r"Invalid value for 'encoding_format' = x\. Supported"):
         v1(encoding_format="x")
+    assert v1(encoding_format="Base64").base64
 
 
 def test_vectors_are_in_the_order_of_inputs_and_otherwise_untouched() -> None:
