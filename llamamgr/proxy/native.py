@@ -14,7 +14,7 @@ from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.moments import Stamps
 from llamamgr.proxy.performance import reading
-from llamamgr.proxy.relay import Take, Want
+from llamamgr.proxy.relay import GenerationFailedError, Take, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
@@ -104,12 +104,19 @@ class Conversation:
             await relay.with_lease(services.children, want, lambda: self._writer.sent, self._attempt)
         except Exception as error:
             if not self._writer.sent or isinstance(error, ConnectionError):
+                self._reword(error)
                 raise
             told = replies.tell(self._request, error)
             return await self._writer.break_off(ollama.error_body(told.message) + b"\n")
         if self._asked.stream:
             return await self._writer.finish()
         return replies.native(self._renderer.whole())
+
+    def _reword(self, error: Exception) -> None:
+        """Raise what Ollama says where the engine refuses, if it has words of its own for that."""
+        own = ollama.refusal(self._asked, error.failed) if isinstance(error, GenerationFailedError) else None
+        if own is not None:
+            raise own from None
 
     async def _show_prompt(self, services: Services, want: Want) -> web.Response:
         prompt = ""
@@ -173,7 +180,7 @@ class Conversation:
         while chat is not None:
             try:
                 return await once(chat)
-            except relay.GenerationFailedError as error:
+            except GenerationFailedError as error:
                 may_cut = isinstance(asked, ChatBody) and asked.truncate and not self._writer.sent
                 chat = shortened(chat, error.failed.message) if may_cut else None
                 if chat is None:

@@ -19,6 +19,7 @@ from llamamgr.wire.ollama_request import (
 )
 from llamamgr.wire.ollama_translate import (
     check_capabilities,
+    refusal,
     thinking,
     to_chat_request,
     to_prompt_request,
@@ -44,6 +45,7 @@ __all__ = [
     "parse_options",
     "parse_show",
     "prompt_answer",
+    "refusal",
     "settle",
     "thinking",
     "to_chat_request",

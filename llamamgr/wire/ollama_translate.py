@@ -7,10 +7,16 @@ from llamamgr.core.names import ModelName
 from llamamgr.wire import golang
 from llamamgr.wire.clamping import clamping
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import ChatRequest, Message, PromptRequest, Sampling, Think
+from llamamgr.wire.neutral import ChatRequest, Failed, Message, PromptRequest, Sampling, Think
 from llamamgr.wire.ollama_options import settle
 from llamamgr.wire.ollama_request import ChatBody, GenerateRequest, Inference
 from llamamgr.wire.persona import NOBODY, Persona, begin
+
+# what Ollama says where a prompt may be cut but the context not shifted
+NOT_SHIFTED = (
+    "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the context"
+    " length in settings, or use a model with a longer context length"
+)
 
 
 def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: str = "") -> None:
@@ -80,6 +86,12 @@ def to_chat_request(
 def _sampling(request: Inference, context: int, persona: Persona) -> Sampling:
     settled = settle(request.options.over(persona.options).sampling, context)
     return {**settled, **clamping(settled, persona.clamps)} if persona.clamps else settled
+
+
+def refusal(request: Inference, failed: Failed) -> DialectError | None:
+    """Ollama's own words for what the engine refused, where it has some."""
+    is_too_long = failed.type == "exceed_context_size_error"
+    return DialectError(400, NOT_SHIFTED) if is_too_long and request.truncate and not request.shift else None
 
 
 def to_prompt_request(

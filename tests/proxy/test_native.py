@@ -213,3 +213,22 @@ async def test_the_prompt_is_shown_as_it_would_go_to_the_engine_and_nothing_is_g
     )
     assert told["_debug_info"] == {"rendered_template": "[a]"}
     assert front.children.tally.of("tinychat:latest").tokens.generated == 0
+
+
+async def test_a_prompt_that_is_too_long_where_nothing_may_be_shifted_is_refused_in_ollamas_words(
+    front: Front,
+) -> None:
+    long = "hi" * 3000
+    refused = (
+        "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+    )
+    refused += "adjust the context length in settings, or use a model with a longer context length"
+    asked = {"model": "tinychat", "shift": False}
+    chat = {"messages": [{"role": "user", "content": long}]}
+    assert await front.whole("/api/generate", **asked, prompt=long) == (400, {"error": refused})
+    assert await front.whole("/api/chat", **asked, **chat) == (400, {"error": refused})
+    for body in ({"shift": False, "truncate": False}, {}):
+        status, told = await front.whole("/api/chat", **{**asked, "shift": True, **body}, **chat)
+        assert (status, "exceeds the available context size (2048 tokens)" in told["error"]) == (400, True)
+    turns = [*chat["messages"], *HI]
+    assert (await front.whole("/api/chat", **asked, messages=turns))[0] == 200  # the oldest turn may go
