@@ -135,7 +135,7 @@ def parse_count(body: bytes) -> MessagesRequest:
 def _decode(body: bytes) -> tuple[Wire, bytes]:
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, Wire, "MessagesRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "anthropic.MessagesRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required")
     if not wire.messages:

@@ -103,7 +103,7 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
     """``POST /v1/embeddings``; ``DialectError`` 400."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire = golang.decode(body, WireV1, "EmbedRequest", {})
+    wire = golang.decode(body, WireV1, "openai.EmbedRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
     form = (wire.encoding_format or "float").lower()

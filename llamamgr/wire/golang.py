@@ -94,9 +94,9 @@ def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -
     """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words.
 
     As with Go, what follows the first JSON value is ignored, lone surrogates and broken UTF-8 become
-    U+FFFD, and ``null`` is an empty object. ``struct`` is Go's name of the type; ``types`` maps a path
-    (``messages[].content``) to Go's type where it is not the plain one. An empty body is ``missing request
-    body``.
+    U+FFFD, and ``null`` is an empty object. ``struct`` is Go's name of the type, of package ``api`` unless it
+    names another; ``types`` maps a path (``messages[].content``) to Go's type where it is not the plain one.
+    An empty body is ``missing request body``.
     """
     return decode_sound(body, kind, struct, types)[0]
 
@@ -156,16 +156,18 @@ def _repaired(body: bytes, complaint: str) -> bytes:
 
 def _ill_typed(complaint: str, struct: str, types: Mapping[str, str], body: bytes) -> str:
     match = _ILL_TYPED.search(complaint)
+    package, _, struct = struct.rpartition(".")
+    whole = f"{package or 'api'}.{struct}"
     if not match:
-        return f"json: cannot unmarshal number into Go value of type api.{struct}"
+        return f"json: cannot unmarshal number into Go value of type {whole}"
     expected, got, path = match[1], match[2], re.sub(r"\[\d+\]|\[\.\.\.\]", "[]", match[3] or "")
     value = _VALUES.get(got, got)
     if (expected, got) == ("int", "float"):
         value = f"number {_literal(body, match[3] or '')}".rstrip()
     if not path:
-        return f"json: cannot unmarshal {value} into Go value of type api.{struct}"
+        return f"json: cannot unmarshal {value} into Go value of type {whole}"
     kind = types.get(path) or _TYPES.get(expected, expected)
-    if path.startswith("messages[]"):
+    if path.startswith("messages[]") and not package:
         struct, path = "Alias", path.removeprefix("messages[]").removeprefix(".")
     field = path.replace("[]", "")
     where = f"struct field {struct}.{field}" if field else "value"
@@ -183,7 +185,7 @@ def _literal(body: bytes, path: str) -> str:
                 inner = bytes(msgspec.json.decode(inner, type=dict[str, msgspec.Raw])[name])
             else:
                 inner = bytes(msgspec.json.decode(inner, type=list[msgspec.Raw])[int(index)])
-    except (msgspec.DecodeError, LookupError):
+    except (msgspec.DecodeError, ValueError, LookupError):
         return ""
     return inner.decode()
 

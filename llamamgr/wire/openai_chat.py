@@ -37,6 +37,9 @@ EFFORTS = {
 }
 
 
+_GO_TYPES = {"messages": "[]openai.Message", "messages[]": "openai.Message"}
+
+
 class Passing(msgspec.Struct, frozen=True):
     """A request that is passed on. ``body`` is what the engine gets, ``addresses`` media to be fetched for it."""
 
@@ -80,7 +83,7 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     """
     if not body.strip():
         raise DialectError(400, "EOF")
-    chat, sound = golang.decode_sound(body, Wire, "ChatCompletionRequest", {})
+    chat, sound = golang.decode_sound(body, Wire, "openai.ChatCompletionRequest", _GO_TYPES)
     if not chat.messages:
         raise DialectError(400, "[] is too short - 'messages'", param="messages")
     if chat.model and _is_plain(chat):

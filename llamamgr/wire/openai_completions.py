@@ -107,7 +107,7 @@ def parse(body: bytes) -> CompletionRequest:
     """``DialectError`` 400 for what cannot be asked."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, Wire, "CompletionRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "openai.CompletionRequest", {})
     if not wire.model:
         raise DialectError(400, "model is required", param="model")
     fields = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])

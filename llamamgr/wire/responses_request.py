@@ -215,7 +215,7 @@ def count_answer(tokens: int) -> bytes:
 def _read(body: bytes) -> tuple[Wire, dict[str, msgspec.Raw]]:
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire, sound = golang.decode_sound(body, Wire, "ResponsesRequest", {})
+    wire, sound = golang.decode_sound(body, Wire, "openai.ResponsesRequest", {})
     fields: dict[str, msgspec.Raw] = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
     for name in _NOT_SERVED:
         if bytes(fields.get(name, NOTHING)) not in (b"", b"null", b"false"):

@@ -63,9 +63,12 @@ def test_recorded_requests_pass_byte_for_byte(name: str) -> None:
         (b"", "EOF"),
         (b" \r\n", "EOF"),
         (b'{"model":', "unexpected EOF"),
-        (b"[]", "json: cannot unmarshal array into Go value of type api.ChatCompletionRequest"),
+        (b"[]", "json: cannot unmarshal array into Go value of type openai.ChatCompletionRequest"),
         (b'{"model":"m"}', "[] is too short - 'messages'"),
-        (chat(content=5), "json: cannot unmarshal number into Go struct field Alias.content of type string"),
+        (
+            chat(content=5),
+            "json: cannot unmarshal number into Go struct field ChatCompletionRequest.messages.content of type string",
+        ),
     ],
 )
 def test_what_cannot_be_a_chat_is_refused(data: bytes, message: str) -> None:
