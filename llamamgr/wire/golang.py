@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.golang_names import respelt
 
 _T = TypeVar("_T")
 
@@ -94,9 +95,10 @@ def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -
     """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words.
 
     As with Go, what follows the first JSON value is ignored, lone surrogates and broken UTF-8 become
-    U+FFFD, and ``null`` is an empty object. ``struct`` is Go's name of the type, of package ``api`` unless it
-    names another; ``types`` maps a path (``messages[].content``) to Go's type where it is not the plain one.
-    An empty body is ``missing request body``.
+    U+FFFD, ``null`` is an empty object, and fields are known whatever their case where none would be else.
+    ``struct`` is Go's name of the type, of package ``api`` unless it names another; ``types`` maps a path
+    (``messages[].content``) to Go's type where it is not the plain one. An empty body is ``missing request
+    body``.
     """
     return decode_sound(body, kind, struct, types)[0]
 
@@ -133,14 +135,25 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
 
 
 def _decode(body: bytes, kind: type[_T]) -> tuple[_T, bytes]:
+    decoder: msgspec.json.Decoder[_T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
     try:
-        decoder: msgspec.json.Decoder[_T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
-        return decoder.decode(body), body
+        value = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         repaired = _repaired(body, str(error))
         if repaired == body:
             raise
         return _decode(repaired, kind)
+    if not _knows_nothing(value):
+        return value, body
+    other = respelt(body, kind)  # type: ignore[arg-type]  # types are hashable
+    return decoder.decode(other), other
+
+
+def _knows_nothing(value: object) -> bool:
+    """True for a struct none of whose fields was in the body."""
+    if not isinstance(value, msgspec.Struct) or getattr(value, value.__struct_fields__[0]) is not None:
+        return False
+    return value == type(value)()
 
 
 def _repaired(body: bytes, complaint: str) -> bytes:

@@ -23,6 +23,12 @@ async def test_a_chat_streams_lines_and_ends_with_the_metrics(front: Front) -> N
     assert last["total_duration"] >= last["load_duration"] > 0
 
 
+async def test_a_client_may_write_fields_in_capitals(front: Front) -> None:
+    asked = {"Model": "tinychat", "Messages": [{"Role": "User", "Content": "hi"}], "Stream": False}
+    async with front.post("/api/chat", asked) as answer:
+        assert json.loads(await answer.read())["message"]["content"] == ANSWER
+
+
 async def test_a_whole_chat_is_the_concatenation_of_the_stream(front: Front) -> None:
     status, whole = await front.whole("/api/chat", model="tinychat", messages=HI)
     assert status == 200

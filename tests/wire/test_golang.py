@@ -167,3 +167,50 @@ def test_illegal_base64_is_located(text: str, at: int) -> None:
 def test_what_is_legal_can_be_decoded(text: str) -> None:
     if golang.illegal_base64_at(text) == -1:
         base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+
+
+class Inner(msgspec.Struct):
+    role: str | None = None
+    raw: msgspec.Raw = msgspec.Raw(b"")
+    within: list[Inner] | None = None
+
+
+class Outer(msgspec.Struct):
+    model: str | None = None
+    list_: list[Inner] | None = msgspec.field(default=None, name="list")
+    text: str | list[Inner] | None = None
+    options: dict[str, int] | None = None
+
+
+def test_fields_are_known_whatever_their_case() -> None:
+    body = {
+        "Model": "m",
+        "LIST": [{"Role": "R", "RAW": {"Role": 1}, "Within": [{"rOLE": "S"}]}],
+        "Text": [{"Role": "T"}],
+        "Options": {"Top": 1},
+        "Unknown": 2,
+    }
+    read, sound = golang.decode_sound(json.dumps(body).encode(), Outer, "Outer", {})
+    (inner,) = read.list_ or ()
+    assert (read.model, inner.role, json.loads(bytes(inner.raw)), inner.within) == (
+        "m",
+        "R",
+        {"Role": 1},
+        [Inner("S")],
+    )
+    assert (read.text, read.options) == ([Inner("T")], {"Top": 1})
+    assert list(json.loads(sound)) == ["model", "list", "text", "options", "Unknown"]
+
+
+def test_a_body_that_is_known_stays_byte_for_byte() -> None:
+    for body in (b'{ "model": "m", "MODEL": "n" }', b'{ "else": 1.50 }', b"{}"):
+        assert golang.decode_sound(body, Outer, "Outer", {})[1] == body
+
+
+def test_a_field_in_capitals_may_be_ill_typed_too() -> None:
+    with pytest.raises(DialectError) as refused:
+        golang.decode(b'{"MODEL":5}', Outer, "Outer", {})
+    assert (
+        refused.value.message
+        == "json: cannot unmarshal number into Go struct field Outer.model of type string"
+    )
