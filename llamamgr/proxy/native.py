@@ -20,11 +20,12 @@ from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import engine, ollama
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta
+from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta, Think
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
 from llamamgr.wire.shortening import shortened
+from llamamgr.wire.template_answer import Marks, TemplateAnswer
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +167,12 @@ class Conversation:
             shape = ollama.to_prompt_request(asked, "", lease.context, persona)
             await relay.generate(lease, engine.infill_call(asked.prompt, asked.suffix, shape), self._take)
         elif isinstance(asked, GenerateRequest) and not _wants_chat(asked, model):
-            prompt = asked.prompt if asked.raw else await self._rendered(asked, lease)
-            await self._complete(prompt, lease, self._take)
+            if asked.raw:
+                await self._complete(asked.prompt, lease, self._take)
+            else:
+                await self._go_on(asked, lease)
         else:
-            await self._fitting(lease, lambda chat: relay.generate(lease, engine.chat_call(chat), self._take))
+            await self._fitting(lease, lambda chat: self._converse(chat, lease))
 
     async def _fitting(self, lease: Lease, once: Callable[[ChatRequest], Awaitable[None]]) -> None:
         """``once`` with the conversation; one that is too long loses its oldest turns, unless ``truncate`` is false."""
@@ -214,25 +217,55 @@ class Conversation:
         return prompt
 
     async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
-        """By ``/completion``. A ``context`` is the tokens of the prompt and of all that was written after it."""
+        """By ``/completion``; what comes is gone on from as it is."""
         asked = self._asked
         call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
-        if not isinstance(asked, GenerateRequest) or asked.raw:
-            return await relay.generate(lease, call, take)
-        written = [prompt]
+
+        async def itself() -> str:
+            return prompt
+
+        if isinstance(asked, GenerateRequest) and not asked.raw:
+            take = self._remembering(lease, itself, take)
+        await relay.generate(lease, call, take)
+
+    async def _go_on(self, asked: GenerateRequest, lease: Lease) -> None:
+        """After a ``context``, by ``/completion``, which does not tell thoughts from the answer: that is done here."""
+        prompt = await self._rendered(asked, lease)
+        if not ollama.thinking(asked, self._model.capabilities) or asked.response_format is not None:
+            return await self._complete(prompt, lease, self._take)
+        call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
+        reader = TemplateAnswer(Marks(), prompt=prompt, thinks=True)
+        return await relay.generate(lease, call, reading(reader, self._without_thoughts(asked, lease)))
+
+    async def _converse(self, chat: ChatRequest, lease: Lease) -> None:
+        """By the engine's chat endpoint."""
+        asked = self._asked
+        take: Take = self._take
+        if isinstance(asked, GenerateRequest) and not asked.images:
+            take = self._without_thoughts(asked, lease)
+        await relay.generate(lease, engine.chat_call(chat), take)
+
+    def _without_thoughts(self, asked: GenerateRequest, lease: Lease) -> Take:
+        """What a prompt's answer is gone on from has no thoughts, like any earlier turn."""
+        return self._remembering(lease, lambda: self._rendered(asked, lease, think=False), self._take)
+
+    def _remembering(self, lease: Lease, prompt: Callable[[], Awaitable[str]], take: Take) -> Take:
+        """``take``, after which the answer has its ``context``: the tokens of ``prompt`` and of all that was said after it."""
+        said: list[str] = []
 
         async def remember(events: Sequence[Event]) -> None:
-            written.extend([event.text for event in events if isinstance(event, TextDelta)])
+            said.extend([event.text for event in events if isinstance(event, TextDelta)])
             if isinstance(events[-1], Finished):
-                told = engine.tokenize_call("".join(written))
+                told = engine.tokenize_call(await prompt() + "".join(said))
                 self._renderer.context = await relay.ask(lease.endpoint, told, engine.read_tokens)
             await take(events)
 
-        return await relay.generate(lease, call, remember)
+        return remember
 
-    async def _rendered(self, asked: GenerateRequest, lease: Lease) -> str:
+    async def _rendered(self, asked: GenerateRequest, lease: Lease, think: Think = None) -> str:
         """The prompt as the file's own template puts it, after the text of an earlier answer's ``context``."""
-        think = ollama.thinking(asked, self._model.capabilities)
+        if think is None:
+            think = ollama.thinking(asked, self._model.capabilities)
         call = engine.apply_template_call(ollama.turns(asked, self._persona), think)
         prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
         if not asked.context:

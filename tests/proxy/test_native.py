@@ -9,6 +9,7 @@ import pytest
 
 from llamamgr.core.config import ServerConfig
 from llamamgr.supervise.lease import LoadOptions
+from tests.contract.conftest import real_binary
 from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -93,7 +94,6 @@ async def test_a_model_that_thinks_does_so_in_a_field_of_its_own(front: Front) -
     assert any(line["message"].get("thinking") for line in lines)
     _, whole = await front.whole("/api/generate", model="selftest", prompt="hi", think=True)
     assert whole["thinking"]
-    assert "context" not in whole
     _, quiet = await front.whole("/api/generate", model="selftest", prompt="hi", think=False)
     assert "thinking" not in quiet
     assert quiet["response"] == whole["response"]
@@ -238,3 +238,27 @@ async def test_a_prompt_that_is_too_long_where_nothing_may_be_shifted_is_refused
         assert (status, "exceeds the available context size (2048 tokens)" in told["error"]) == (400, True)
     turns = [*chat["messages"], *HI]
     assert (await front.whole("/api/chat", **asked, messages=turns))[0] == 200  # the oldest turn may go
+
+
+@pytest.mark.real
+async def test_an_answer_that_was_thought_over_can_be_gone_on_from_too(
+    make_front: MakeFront, request: pytest.FixtureRequest
+) -> None:
+    async with make_front(binary=real_binary(request)) as front:
+        asked = {"model": "selftest", "prompt": "hi"}
+        _, first = await front.whole("/api/generate", **asked)
+        assert first["thinking"]
+        lines = await front.lines("/api/generate", **asked)
+        assert lines[-1]["context"] == first["context"]
+        _, plain = await front.whole("/api/generate", **asked, think=False)
+        assert plain["context"] == first["context"]  # thoughts are no part of what was said
+        before = first["context"]
+        _, second = await front.whole("/api/generate", **asked, context=before)
+        assert (second["thinking"], second["response"]) == (first["thinking"], first["response"])
+        assert (second["context"], second["prompt_eval_count"]) == (before + before, len(before) + 6)
+        _, quiet = await front.whole("/api/generate", **asked, context=before, think=False)
+        assert (quiet["response"], quiet["context"], "thinking" in quiet) == (
+            first["response"],
+            before + before,
+            False,
+        )
