@@ -106,7 +106,13 @@ class Doorkeeper:
             return web.Response(status=403)
         if origin and request.method == "OPTIONS":
             return web.Response(status=204, headers=_PREFLIGHT | _asked(request) | _allow(request))
-        return None if self.allows_host(host) else web.Response(status=403)
+        if not self.allows_host(host):
+            return web.Response(status=403)
+        if request.method == "OPTIONS" and self._check_host and _address(_host_of(host)) is None:
+            return web.Response(
+                status=204, headers=_allow(request)
+            )  # so does Ollama, where it is asked by a name
+        return None
 
     def enter(self, request: web.Request, visit: Visit) -> bool:
         """Count a request in, and its key; False for one that whoever connects may ask, however busy it is.

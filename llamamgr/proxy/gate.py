@@ -6,6 +6,7 @@ Every request passes here, so it is one coroutine and makes no object that it ca
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 import random
 import re
@@ -84,7 +85,7 @@ def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Resp
         case web.HTTPMethodNotAllowed():
             return replies.plain(405, b"405 method not allowed", {"Allow": methods(error)})
         case web.HTTPNotFound():
-            return replies.plain(404, b"404 page not found")
+            return _moved(request) or replies.plain(404, b"404 page not found")
         case web.HTTPException():
             return replies.refusal(request, replies.Told(error.status, error.text or error.reason))
         case web.RequestPayloadError():
@@ -92,6 +93,25 @@ def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Resp
             refused.force_close()  # nobody knows where it ends
             return refused
     return replies.refusal(request, replies.tell(request, error, hints=hints))
+
+
+def _moved(request: web.Request) -> web.Response | None:
+    """For a path with one slash too many at its end, where to find what was meant, as Ollama's router tells it."""
+    target = request.rel_url.with_path(request.path.rstrip("/"), keep_query=True)
+    if request.path[-1:] != "/" or not _has_route(request.app, request.method, target.path):
+        return None
+    if request.method != "GET":
+        return web.Response(status=307, headers={"Location": str(target)})
+    link = f'<a href="{html.escape(str(target))}">Moved Permanently</a>.\n\n'
+    headers = {"Location": str(target), "Content-Type": "text/html; charset=utf-8"}
+    return web.Response(status=301, body=link.encode(), headers=headers)
+
+
+def _has_route(app: web.Application, method: str, path: str) -> bool:
+    return any(
+        route.method == method and route.resource is not None and route.resource.canonical == path
+        for route in app.router.routes()
+    )
 
 
 def _note(level: int, request: web.Request, visit: Visit, status: int) -> None:

@@ -143,7 +143,8 @@ async def test_a_connection_lives_on_after_every_kind_of_refusal(front: Front) -
         ("POST /api/chat", b"{", 400),
         ("POST /api/show", b'{"model":"nope"}', 404),
         ("GET /v1/models/nope", b"", 404),
-        ("OPTIONS /api/chat", b"", 405),
+        ("PUT /api/chat", b"", 405),
+        ("OPTIONS /api/chat", b"", 204),
     ]
     async with wire(front.port) as client:
         for line, body, status in refused:
@@ -220,6 +221,28 @@ async def test_an_absolute_target_is_understood(front: Front) -> None:
         assert (await client.answer()).status == 200
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "location"),
+    [
+        ("GET /api/tags/", 301, "/api/tags"),
+        ("GET /api/tags/?x=1&y=%2F", 301, "/api/tags?x=1&y=%2F"),
+        ("HEAD /api/tags/", 307, "/api/tags"),
+        ("POST /api/chat/", 307, "/api/chat"),
+        ("GET /v1/models/", 301, "/v1/models"),
+        ("POST /api/tags/", 404, None),
+        ("GET /nope/", 404, None),
+        ("GET //evil.example/", 404, None),
+    ],
+)
+async def test_a_slash_too_many_is_told_where_to_go_as_by_ollama(
+    front: Front, line: str, status: int, location: str | None
+) -> None:
+    async with wire(front.port) as client:
+        client.ask(line)
+        answer = await client.answer(bodiless=line.startswith("HEAD"))
+        assert (answer.status, answer.headers.get("location")) == (status, location)
+
+
 async def test_connect_is_no_method_here(front: Front) -> None:
     async with wire(front.port) as client:
         client.send(b"CONNECT example.com:443 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -246,9 +269,13 @@ async def test_options_without_an_origin_tells_what_is_allowed_as_ollama_does(fr
     }
     async with wire(front.port) as client:
         for path, methods in allowed.items():
-            client.ask(f"OPTIONS {path}")
+            client.send(f"OPTIONS {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             answer = await client.answer()
             assert (answer.status, answer.headers["allow"]) == (405, methods)
+            client.ask(f"OPTIONS {path}")
+            answer = await client.answer()
+            assert (answer.status, answer.headers["allow"]) == (204, methods), "asked by a name"
+            assert "access-control-allow-origin" not in answer.headers
             client.ask(f"OPTIONS {path}", "Origin: http://localhost:3000")
             answer = await client.answer()
             assert (answer.status, answer.headers["allow"]) == (204, methods)
