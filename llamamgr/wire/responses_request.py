@@ -88,9 +88,8 @@ class ResponseRequest(msgspec.Struct, frozen=True):
             sampling=self.sampling,
             response_format=self.response_format,
             think=self.think,
-            # llama-server tells no probabilities of a stream beside tools, and refuses to be asked
-            logprobs=self.logprobs and not self.tools,
-            top_logprobs=self.top_logprobs if self.logprobs and not self.tools else 0,
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs if self.logprobs else 0,
         )
 
 

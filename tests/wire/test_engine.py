@@ -68,6 +68,8 @@ def test_formats_are_said_where_the_engine_reads_them() -> None:
 def test_log_probabilities_ask_for_one_alternative_at_least() -> None:
     chat = engine.chat_call(ChatRequest(HI, logprobs=True))
     assert (said(chat)["logprobs"], said(chat)["top_logprobs"], chat.top_logprobs) == (True, 1, 0)
+    offered = engine.chat_call(ChatRequest(HI, tools=(msgspec.Raw(b"{}"),), logprobs=True))
+    assert "logprobs" not in said(offered), "llama-server refuses to stream both"
     prompt = engine.completion_call(PromptRequest("p", logprobs=True, top_logprobs=5))
     assert (said(prompt)["n_probs"], prompt.top_logprobs) == (5, 5)
     assert "n_probs" not in said(engine.completion_call(PromptRequest("p")))

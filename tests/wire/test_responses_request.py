@@ -84,7 +84,7 @@ def test_a_file_of_text_is_read(head: str) -> None:
         ({}, False, 0),
         ({"include": ["message.output_text.logprobs"]}, True, 0),
         ({"top_logprobs": 3}, True, 3),
-        ({"top_logprobs": 3, "tools": [WEATHER]}, False, 0),
+        ({"top_logprobs": 3, "tools": [WEATHER]}, True, 3),
     ],
 )
 def test_probabilities_are_asked_of_the_engine_where_it_can_tell_them(
