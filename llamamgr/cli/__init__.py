@@ -68,6 +68,11 @@ def main() -> None:
             from llamamgr.cli.exec import short_form
 
             short_form(sys.argv[1], sys.argv[2:])
+        if sys.argv[1:2] == ["serve"]:
+            from llamamgr.cli.plain_serve import serve_plainly
+
+            if serve_plainly(sys.argv[2:]):
+                return
         from llamamgr.cli.app import build
 
         build(COMMANDS, ALIASES, sys.argv[1:])(prog_name="llamamgr")

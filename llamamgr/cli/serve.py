@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from llamamgr.cli.plain_serve import run_daemon
+
 
 def serve(
     host: Annotated[
@@ -20,8 +22,4 @@ def serve(
     tls_key: Annotated[str, typer.Option("--tls-key", help="Its private key, a PEM file.")] = "",
 ) -> None:
     """Run the daemon in the foreground: supervisor, HTTP front and control socket. Ctrl-C stops it in order."""
-    from llamamgr.daemon.run import run
-    from llamamgr.host.paths import Paths
-
-    flags = {"server.host": host, "server.tls_cert": tls_cert, "server.tls_key": tls_key}
-    run(Paths.of_environment(), flags, announce=lambda url: print(f"llamamgr listens on {url}", flush=True))
+    run_daemon({"server.host": host, "server.tls_cert": tls_cert, "server.tls_key": tls_key})

@@ -352,7 +352,7 @@ def _told(error: http_exceptions.HttpProcessingError, limit: int) -> tuple[int, 
         case http_exceptions.InvalidHeader():
             return 400, "a header is not well-formed"
         case http_exceptions.ContentEncodingError():
-            return 415, "a body may be compressed as gzip or deflate, or not at all"
+            return 415, "a body may be compressed as gzip, deflate or zstd, or not at all"
         case http_exceptions.InvalidURLError():
             return 400, "the request's target is no path"
     said = error.message.partition("\n")[0].rstrip(":")

@@ -82,7 +82,9 @@ def chat_call(request: ChatRequest) -> EngineCall:
         # a bare `schema` beside the type is silently ignored by llama-server
         schema = {"name": "answer", "schema": request.response_format.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if request.logprobs and not request.tools:  # llama-server refuses to stream both; an answer is worth more than its odds
+    if (
+        request.logprobs and not request.tools
+    ):  # llama-server refuses to stream both; an answer is worth more than its odds
         # with 0 alternatives it sends no probabilities at all
         body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs)}
     return EngineCall("POST", "/v1/chat/completions", msgspec.json.encode(body), request.top_logprobs)

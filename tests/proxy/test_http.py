@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import sys
 import zlib
 
 import pytest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from llamamgr.core.config import ServerConfig
 from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
@@ -327,20 +333,22 @@ async def test_an_expectation_that_cannot_be_met_is_417(front: Front) -> None:
 
 
 async def test_a_compressed_body_is_read(front: Front) -> None:
-    packed = gzip.compress(GENERATE), zlib.compress(GENERATE)
+    packed = gzip.compress(GENERATE), zlib.compress(GENERATE), zstd.compress(GENERATE)
     async with wire(front.port) as client:
-        for coding, body in zip(("gzip", "deflate"), packed, strict=True):
+        for coding, body in zip(("gzip", "deflate", "zstd"), packed, strict=True):
             client.ask("POST /api/generate", f"Content-Encoding: {coding}", body=body)
             assert (await client.answer()).json["response"] == ANSWER
 
 
 async def test_the_limit_of_a_body_is_that_of_what_it_unpacks_to(make_front: MakeFront) -> None:
-    bomb = gzip.compress(b" " * 5_000_000)
+    spaces = b" " * 5_000_000
+    bombs = {"gzip": gzip.compress(spaces), "zstd": zstd.compress(spaces)}
     async with make_front(server=ServerConfig(body_limit=100_000)) as front, wire(front.port) as client:
-        assert len(bomb) < 10_000
-        for path in ("/api/generate", "/v1/chat/completions", "/upstream/tinychat/tokenize"):
-            client.ask(f"POST {path}", "Content-Encoding: gzip", body=bomb)
-            assert (await client.answer()).status == 413, path
+        for coding, bomb in bombs.items():
+            assert len(bomb) < 10_000
+            for path in ("/api/generate", "/v1/chat/completions", "/upstream/tinychat/tokenize"):
+                client.ask(f"POST {path}", f"Content-Encoding: {coding}", body=bomb)
+                assert (await client.answer()).status == 413, path
 
 
 async def test_a_body_that_cannot_be_unpacked_is_400(front: Front) -> None:
