@@ -87,11 +87,12 @@ class SlotStore:
         kept = 0
         for file in (self._root / key).glob("*.bin"):
             _discard(file)
-        slots = await _slots(endpoint)  # none of one that hangs, which is then asked nothing more
+        # none of one that hangs, which is then asked nothing more
+        slots = [slot for slot in await _slots(endpoint) if slot.n_prompt_tokens >= _LEAST_TOKENS]
         seconds_per_token = await self._speed(endpoint, key) if slots else 0.0
         for slot in slots:
             tokens, size = slot.n_prompt_tokens, slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
-            if slot.is_processing or tokens < _LEAST_TOKENS or size > self.limit // 2:
+            if slot.is_processing or size > self.limit // 2:
                 continue
             if net_seconds(tokens * seconds_per_token, size, self._pace) < self._least_seconds:
                 # a disk that was slow once gets another chance
