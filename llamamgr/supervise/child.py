@@ -2,9 +2,9 @@
 
 ::
 
-    run() ── spawn ── poll /health ──200──► on_ready ── watch; wait for exit ── SIGKILL to the group ── reap ──► cause
-                          │ exit, or the deadline            │ sick: SIGKILL      ▲
-                          └──────────────────────────────────┴────────────────────┘
+    run() ── spawn ── poll /health ──200──► ready ── watch; wait for exit ── SIGKILL to the group ── reap ──► cause
+                          │ exit, or the deadline         │ sick: SIGKILL      ▲
+                          └───────────────────────────────┴────────────────────┘
     stop() ── SIGTERM ── 2 s ── SIGTERM ── 2 s ── SIGKILL to the group
 
 The engine's SIGTERM handler can deadlock and a second SIGTERM ends it even then; a stream or an unfinished request holds the
@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
@@ -42,43 +42,60 @@ _UNBOUND = "couldn't bind HTTP server socket"  # the engine's own words
 log = logging.getLogger(__name__)
 
 
-class Child:
-    """A child process with one owner; ``run`` must be awaited exactly once.
+class Steps(Protocol):
+    """What the owner of a child does at each step of its life, in the order of a life."""
 
-    ``launch`` chooses how it is started. It is asked again when somebody took the child's port between the choosing and the
-    child's bind; ``OSError`` is its way to fail.
+    def launch(self) -> Launch:
+        """How it is started. Asked again when somebody took the child's port between the choosing and the child's bind;
+        ``OSError`` is the way to fail.
+        """
+        ...
+
+    def spawned(self, pid: int) -> None:
+        """There is a process."""
+        ...
+
+    async def healthy(self) -> None:
+        """It answers, and nobody uses it yet."""
+        ...
+
+    def ready(self) -> None:
+        """It can be used."""
+        ...
+
+    def leases(self) -> int:
+        """How many requests are on it; only a child that has some is watched."""
+        ...
+
+    def stuck(self, told: str) -> None:
+        """One of its slots is stuck, for which ``told`` is the reason; said once."""
+        ...
+
+    async def before_stop(self) -> None:
+        """It is well, and about to be asked to stop."""
+        ...
+
+    def stopping(self) -> None:
+        """It is asked to stop now, whatever the reason."""
+        ...
+
+
+class Child:
+    """A child process with one owner, who is told of its ``steps``; ``run`` must be awaited exactly once.
+
+    ``load_wait`` is the seconds it may take to be ready, ``stall_wait`` those in which a busy one must move. ``OSError`` as
+    ``Steps.launch``.
     """
 
-    def __init__(
-        self,
-        child_id: str,
-        launch: Callable[[], Launch],
-        *,
-        load_wait: float,
-        stall_wait: float,
-        leases: Callable[[], int],
-        on_stuck: Callable[[str], None],
-        on_healthy: Callable[[], Awaitable[None]],
-        on_ready: Callable[[], None],
-        before_stop: Callable[[], Awaitable[None]],
-        on_stopping: Callable[[], None],
-        on_spawned: Callable[[int], None],
-    ) -> None:
+    def __init__(self, child_id: str, steps: Steps, *, load_wait: float, stall_wait: float) -> None:
         self.id = child_id
-        self.launch = launch()
+        self.launch = steps.launch()
         self.pid = 0
         self.cause = ""
-        self._launch_anew = launch
+        self.progress = Progress()
+        self._steps = steps
         self._load_wait = load_wait
         self._stall_wait = stall_wait
-        self._leases = leases
-        self._on_stuck = on_stuck
-        self.progress = Progress()
-        self._on_healthy = on_healthy
-        self._on_ready = on_ready
-        self._before_stop = before_stop
-        self._on_stopping = on_stopping
-        self._on_spawned = on_spawned
         self._is_ready = False
         self._process: ChildProcess | None = None
         self._stop_wanted = asyncio.Event()
@@ -101,7 +118,7 @@ class Child:
                 if not self._lost_its_port():
                     break
                 log.warning("port %d was taken before llama-server could bind it", self.endpoint.port)
-                self.launch = self._launch_anew()
+                self.launch = self._steps.launch()
                 self.cause = ""
                 self.cause = await self._live()
         except OSError as error:
@@ -124,7 +141,7 @@ class Child:
             return "it was stopped before it started"
         process = await spawn_child(self.launch.argv, self.launch.environment)
         self._process, self.pid = process, process.pid
-        self._on_spawned(process.pid)
+        self._steps.spawned(process.pid)
         async with asyncio.TaskGroup() as tasks:
             drain = tasks.create_task(self._drain(process))
             stopper = tasks.create_task(self._stop_when_wanted(process))
@@ -149,14 +166,14 @@ class Child:
 
     async def _become_ready_and_stay_well(self, process: ChildProcess) -> None:
         if await self._become_ready(process):
-            await self._on_healthy()
+            await self._steps.healthy()
             self._is_ready = True
-            self._on_ready()
+            self._steps.ready()
             watch = Watch(
                 self.endpoint,
-                leases=self._leases,
+                leases=self._steps.leases,
                 last_log=lambda: "\n".join(self._log.tail(5)),
-                on_stuck=self._on_stuck,
+                on_stuck=self._steps.stuck,
                 stall_wait=self._stall_wait,
                 progress=self.progress,
             )
@@ -198,8 +215,8 @@ class Child:
     async def _stop_when_wanted(self, process: ChildProcess) -> None:
         await self._stop_wanted.wait()
         if self._is_ready and not self.cause:
-            await self._before_stop()
-        self._on_stopping()
+            await self._steps.before_stop()
+        self._steps.stopping()
         for _ in range(2):
             process.signal(signal.SIGTERM)
             await asyncio.sleep(_TERM_WAIT)

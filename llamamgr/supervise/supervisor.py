@@ -12,7 +12,6 @@ import itertools
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -22,16 +21,12 @@ from llamamgr.core.config import Config
 from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.plan.events import (
     AwaitMemory,
-    ChildBecameReady,
-    ChildExited,
-    ChildLost,
     Event,
     GrantLease,
     KeepAliveChanged,
     KeySuperseded,
     Left,
     Limits,
-    Placement,
     RefuseRequest,
     StartChild,
     StopChild,
@@ -40,16 +35,15 @@ from llamamgr.plan.events import (
     UnloadForced,
 )
 from llamamgr.plan.scheduler import Scheduler
-from llamamgr.plan.trial import Trials
-from llamamgr.supervise.child import Child
 from llamamgr.supervise.estimates import Estimates
-from llamamgr.supervise.launch import Launch, prepare
+from llamamgr.supervise.judge import Judge
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Endpoint, Lease, LoadOptions
+from llamamgr.supervise.life import Means
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.memory import Memory
+from llamamgr.supervise.nursery import Nursery
 from llamamgr.supervise.orders import Order, Orders
-from llamamgr.supervise.orphans import ChildrenFile, Entry, start_time
-from llamamgr.supervise.pace import Pace
+from llamamgr.supervise.orphans import ChildrenFile
 from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
@@ -58,7 +52,6 @@ from llamamgr.supervise.wishes import Wish, identity_of, key_of
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED_DEAD = 64
 _PACE_SECONDS = 5.0  # between two looks at how quick the children are
 _CUT_SECONDS = 8.0  # a child's stop sequence, and its clients being told
 
@@ -82,36 +75,47 @@ class Supervisor:
         card_of: Callable[[str], ModelCard | None] | None = None,
     ) -> None:
         self.on_stopping: Callable[[Endpoint], None] = lambda endpoint: None
+        self.tally = Tally()
         self._config = config
-        self._builds = builds
-        self._run = run
-        self._state = state
-        self._file = ChildrenFile(children_file)
         self._plan = Scheduler({}, _limits(config))
         self._running: dict[str, Running] = {}
-        self._dead: OrderedDict[str, str] = OrderedDict()
         self._grants: dict[int, asyncio.Future[str]] = {}
         self._wishes: dict[int, Wish] = {}
         self._numbers = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
         self._rings = 0.0  # when the timer does
         self._tasks = asyncio.TaskGroup()
+        self._watches: list[asyncio.Task[None]] = []
         self._closing = False
         self._free = asyncio.Event()
-        self._trials = Trials()
-        self.tally = Tally()
-        self._measured = Measured(state / "measured.json")
-        self._estimates = Estimates(config, self._measured, card_of)
-        self._memory = Memory(self._plan, self._running, self._estimates, self._measured, self._post)
+        self._children_file = ChildrenFile(children_file)
+        measured = Measured(state / "measured.json")
+        self._estimates = Estimates(config, measured, card_of)
+        self._memory = Memory(self._plan, self._running, self._estimates, measured, self._post)
         self._orders = Orders(self._plan, self._running, builds, self._estimates, self._memory)
-        self._watches: list[asyncio.Task[None]] = []
-        self._slots = SlotStore(
-            state / "slots", config.scheduler.slot_cache, config.scheduler.slot_cache_from
+        judge = Judge(builds, measured, self.tally, self._ask_anew)
+        self._nursery = Nursery(self._running, self._means(run, state), judge)
+
+    def _means(self, run: Path, state: Path) -> Means:
+        limits = self._config.scheduler
+        return Means(
+            plan=self._plan,
+            estimates=self._estimates,
+            memory=self._memory,
+            slots=SlotStore(state / "slots", limits.slot_cache, limits.slot_cache_from),
+            children_file=self._children_file,
+            tally=self.tally,
+            run=run,
+            state=state,
+            tasks=self._tasks,
+            post=self._post,
+            is_closing=self._is_closing,
+            on_stopping=lambda endpoint: self.on_stopping(endpoint),
         )
 
     async def __aenter__(self) -> Supervisor:
         self._loop = asyncio.get_running_loop()
-        for orphan in await asyncio.to_thread(self._file.reap):
+        for orphan in await asyncio.to_thread(self._children_file.reap):
             log.warning(
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
             )
@@ -143,6 +147,9 @@ class Supervisor:
         for running in self._running.values():
             running.child.stop("llamamgr is shutting down")
         await self._until_free(_CUT_SECONDS)
+
+    def _is_closing(self) -> bool:
+        return self._closing
 
     async def _until_free(self, seconds: float) -> None:
         self._free.clear()
@@ -276,14 +283,7 @@ class Supervisor:
 
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         """See ``lease.Children.cause_of_death``."""
-        running = self._running.get(child)
-        if running is not None:
-            if running.child.cause and self._closing:
-                return running.child.cause  # it is told to go, and may take its time
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await running.gone.wait()
-        return self._dead.get(child)
+        return await self._nursery.cause_of_death(child, wait)
 
     # -- the loop's one writer
 
@@ -294,7 +294,7 @@ class Supervisor:
                 case GrantLease(request, child):
                     self._settle(request, child)
                 case StartChild(child, _, request, placement) if not self._closing:
-                    self._start(child, self._wishes[request], placement)
+                    self._nursery.start(child, self._wishes[request], placement)
                 case StopChild(child, reason) if child in self._running:
                     name = self._running[child].wish.model.name
                     log.info("stopping %s: %s", name, reason)
@@ -302,7 +302,7 @@ class Supervisor:
                     self._running[child].child.stop()
                 case AwaitMemory(child, placement):
                     self._tasks.create_task(
-                        self._memory.until_freed(child, placement, lambda: self._closing),
+                        self._memory.until_freed(child, placement, self._is_closing),
                         name=f"memory of {child}",
                     )
                 case RefuseRequest(request, why):
@@ -334,124 +334,8 @@ class Supervisor:
         self._timer = None
         self._post(TimePassed())
 
-    # -- children
-
-    def _start(self, child_id: str, wish: Wish, placement: Placement) -> None:
-        kept = self._plan.children[child_id].key.folder
-
-        def launch() -> Launch:
-            slots = self._slots.folder(kept) if self._slots.limit else None
-            return prepare(
-                wish,
-                placement,
-                child=child_id,
-                run=self._run,
-                state=self._state,
-                slots=slots,
-                gpus=self._memory.gauge.of(wish.build),
-                gpu_reserve=self._config.scheduler.gpu_reserve,
-            )
-
-        def spawned(pid: int) -> None:
-            program, endpoint = child.launch.argv[0], child.endpoint
-            home = child.launch.environment["XDG_CONFIG_HOME"]
-            entry = Entry(child_id, pid, start_time(pid), program, endpoint.socket, wish.model.name, home)
-            self._file.add(entry)
-
-        def ready() -> None:
-            running.ready = time.time()
-            log.info("%s is ready after %.0f ms", wish.model.name, (running.ready - running.started) * 1000)
-            tally.load_seconds.observe(running.ready - running.started)
-            self._post(ChildBecameReady(child_id))
-            self._tasks.create_task(self._memory.after_load(running), name=f"memory of {child_id}")
-
-        async def healthy() -> None:
-            if child.launch.slots:
-                tokens = await self._slots.restore(child.endpoint, kept)
-                if tokens:
-                    log.info("%s: %d tokens of its prompt cache are back", wish.model.name, tokens)
-
-        async def before_stop() -> None:
-            if child.launch.slots and not self._closing:
-                await self._slots.save(child.endpoint, kept, wish.build.key, wish.model)
-
-        def stuck(told: str) -> None:
-            log.warning("%s: %s; it gets no new requests", wish.model.name, told)
-            self._post(KeySuperseded(child_id, "one of its slots is stuck"))
-
-        tally = self.tally.of(wish.model.name)
-        tally.started()
-        limits = self._config.scheduler
-        try:
-            child = Child(
-                child_id,
-                launch,
-                load_wait=limits.load_wait,
-                stall_wait=limits.stall_wait,
-                leases=lambda: len(self._plan.children[child_id].leases),
-                on_stuck=stuck,
-                on_healthy=healthy,
-                on_ready=ready,
-                before_stop=before_stop,
-                on_stopping=lambda: self.on_stopping(child.endpoint),
-                on_spawned=spawned,
-            )
-        except OSError as error:
-            cause = f"llama-server could not be prepared: {error}"
-            self._loop.call_soon(self._post, ChildExited(child_id, cause))
-            return
-        if child.launch.unsaid:
-            log.warning("build %s has no option for: %s", wish.build.key, ", ".join(child.launch.unsaid))
-        self._trials.started(wish.build.key, self._loop.time())
-        running = Running(child, wish, placement, time.time(), Pace(child.progress))
-        self._memory.before_load(running)
-        self._running[child_id] = running
-        self._tasks.create_task(self._own(child), name=f"child {child_id}")
-
-    async def _own(self, child: Child) -> None:
-        cause = "its owner was cancelled"
-        try:
-            cause = await child.run()
-            self._post(ChildLost(child.id))
-            await self._judge(child, cause)
-        except Exception as error:
-            # one child's surprise must not take the others down with it
-            log.exception("child %s", child.id)
-            cause = f"its supervision failed: {error}"
-        finally:
-            running = self._running.pop(child.id)
-            self._memory.after_exit(running)
-            self._file.remove(child.id)
-            self._remember(child.id, cause)
-            self._post(ChildExited(child.id, cause))
-            running.gone.set()
-
-    async def _judge(self, child: Child, cause: str) -> None:
-        """After an exit that nobody asked for: say it, and take the build back when it is to blame (``plan.trial``)."""
-        if self._closing or self._plan.children[child.id].state == "stopping":
-            return
-        running = self._running[child.id]
-        build, model = running.wish.build, running.wish.model
-        log.error("%s died: %s", model.name, cause)
-        self.tally.of(model.name).failed(cause, loading=not running.ready)
-        former = await asyncio.to_thread(self._builds.former, build)
-        if not running.ready and not self._measured.has_loaded(model, former):
-            return
-        now = self._loop.time()
-        if self._trials.crashed(build.key, identity_of(model), now, former):
-            taken = await asyncio.to_thread(self._builds.give_up, build, cause)
-            self._trials.forget(build.key)
-            if taken is not None:
-                self._ask_anew(build)
-                log.error(
-                    "build %s keeps crashing; instance %s is back on %s",
-                    build.key,
-                    build.card.instance,
-                    taken.key,
-                )
-
     def _ask_anew(self, build: Build) -> None:
-        """Requests that wait for a child of a build that was given up ask again (see ``_held``)."""
+        """Requests that wait for a child of a build that was given up ask again (see ``_waited``)."""
         for request, wish in list(self._wishes.items()):
             if wish.build.key == build.key:
                 self._settle(request, EngineError(f"build {build.key} was given up"))
@@ -460,11 +344,6 @@ class Supervisor:
         while True:
             await asyncio.sleep(_PACE_SECONDS)
             await self.look()
-
-    def _remember(self, child_id: str, cause: str) -> None:
-        self._dead[child_id] = cause
-        while len(self._dead) > _REMEMBERED_DEAD:
-            self._dead.popitem(last=False)
 
 
 class _Acquisition:
