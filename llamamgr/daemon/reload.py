@@ -6,20 +6,17 @@ import asyncio
 import logging
 import operator
 import time
-from collections.abc import Mapping
 
 import msgspec
 
 from llamamgr.core.config import Config, ServerConfig
 from llamamgr.core.errors import LlamamgrError
 from llamamgr.daemon.builds import CurrentBuilds
-from llamamgr.daemon.keys import KeyFile, check_front
+from llamamgr.daemon.keys import check_front
 from llamamgr.daemon.residents import Residents
-from llamamgr.daemon.tls import Tls
-from llamamgr.host.paths import Paths
+from llamamgr.daemon.start import Start
 from llamamgr.host.settings import load_config
 from llamamgr.host.tls import examine
-from llamamgr.models.index import Index
 from llamamgr.proxy.services import Reloaded, Services
 from llamamgr.supervise.supervisor import Supervisor
 
@@ -35,33 +32,26 @@ class Reloading:
 
     def __init__(
         self,
-        paths: Paths,
-        flags: Mapping[str, str],
+        start: Start,
         services: Services,
         supervisor: Supervisor,
-        index: Index,
         builds: CurrentBuilds,
         residents: Residents,
-        keys: KeyFile,
-        tls: Tls | None,
     ) -> None:
-        self._paths = paths
-        self._flags = flags
-        self._tls = tls
+        self._start = start
         self._services = services
         self._supervisor = supervisor
-        self._index = index
         self._builds = builds
         self._residents = residents
-        self._keys = keys
 
     async def __call__(self) -> Reloaded:
-        new = await asyncio.to_thread(load_config, self._paths, self._flags)
-        await self._keys.reread()
-        check_front(new.server, self._keys.keyring.keys)
+        start = self._start
+        new = await asyncio.to_thread(load_config, start.paths, start.flags)
+        await start.keys.reread()
+        check_front(new.server, start.keys.keyring.keys)
         await self._renew_certificate(new.server)
         former, self._services.config = self._services.config, new
-        self._index.reconfigure(new)
+        self._services.index.reconfigure(new)
         self._builds.preferred = new.instance
         self._residents.config = new
         drained = self._supervisor.reconfigure(new)
@@ -73,8 +63,8 @@ class Reloading:
         """The files may have changed where their names have not."""
         if server.tls_cert:
             examined = await asyncio.to_thread(examine, server.tls_cert, server.tls_key, time.time())
-            if self._tls is not None:
-                self._tls.take(server, examined)
+            if self._start.tls is not None:
+                self._start.tls.take(server, examined)
 
     async def quietly(self) -> None:
         """For a signal, which has nobody to answer: a mistake goes to the log."""

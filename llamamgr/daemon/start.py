@@ -1,0 +1,47 @@
+"""What a daemon starts with: read and checked before there is a loop, so that a mistake is told before anything listens."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from llamamgr.core.config import Config
+from llamamgr.daemon.keys import KeyFile, check_front
+from llamamgr.daemon.tls import Tls, tls_of
+from llamamgr.host.paths import Paths
+from llamamgr.host.settings import load_config
+from llamamgr.proxy.gate import access
+from llamamgr.proxy.visit import RequestLabel
+
+
+class Start(msgspec.Struct, frozen=True):
+    """``flags`` are settings given on the command line, by dotted key ("" = not given), ``config`` is what they and the file make
+    together; ``tls`` is None where the front speaks plain HTTP.
+    """
+
+    paths: Paths
+    flags: Mapping[str, str]
+    config: Config
+    keys: KeyFile
+    tls: Tls | None
+
+
+def read_start(paths: Paths, flags: Mapping[str, str]) -> Start:
+    """Read all of it, and log to stderr from here on. ``ConfigError`` names the file, line or key that is wrong."""
+    config = load_config(paths, flags)
+    _log_to_stderr(config)
+    keys = KeyFile(paths)
+    check_front(config.server, keys.keyring.keys)
+    return Start(paths, flags, config, keys, tls_of(config.server))
+
+
+def _log_to_stderr(config: Config) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RequestLabel())
+    form = "%(asctime)s %(levelname)s %(name)s: %(request)s%(message)s"
+    logging.basicConfig(level=config.log_level.upper(), format=form, handlers=[handler])
+    if config.server.access_log:
+        access.setLevel(logging.INFO)  # it was asked for by name, whatever the level of the rest

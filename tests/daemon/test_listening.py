@@ -1,0 +1,41 @@
+"""Why the daemon cannot listen where it should, told to people."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from llamamgr.core.config import Address
+from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
+from llamamgr.daemon.listening import _bind_error
+
+HERE = Address("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "hint"),
+    [
+        (errno.EACCES, PermissionDeniedError, "1023"),
+        (errno.EPERM, PermissionDeniedError, "1023"),
+        (errno.EADDRNOTAVAIL, ConflictError, "server.host"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_named_with_what_to_do(
+    number: int, kind: type[LlamamgrError], hint: str
+) -> None:
+    error = _bind_error(HERE, OSError(number, "no"))
+    assert isinstance(error, kind)
+    assert "127.0.0.1:80" in error.what
+    assert hint in error.hint
+
+
+def test_a_port_that_is_taken_is_told_with_its_holder() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        error = _bind_error(Address("127.0.0.1", port), OSError(errno.EADDRINUSE, "taken"))
+    assert isinstance(error, ConflictError)
+    assert f"127.0.0.1:{port} is in use by" in error.what
