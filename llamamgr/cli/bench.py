@@ -9,7 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from llamamgr.core.bench_records import Drop, Record
-    from llamamgr.instances.bench import Subject
+    from llamamgr.core.cards import Build
+    from llamamgr.instances.bench import History, Subject
 
 context_settings = {"allow_extra_args": True}
 
@@ -35,12 +36,10 @@ def bench(
     """
     from llamamgr.cli.output import print_json
     from llamamgr.cli.quantize import find_source
-    from llamamgr.cli.stage_progress import telling
-    from llamamgr.core.bench_records import drops, former
+    from llamamgr.core.bench_records import drops
     from llamamgr.host.paths import Paths
-    from llamamgr.host.processes import terminate_as_interrupt
     from llamamgr.host.settings import load_config
-    from llamamgr.instances.bench import History, Subject, choose, measure
+    from llamamgr.instances.bench import History, Subject, choose
     from llamamgr.instances.store import Store
 
     paths = Paths.of_environment()
@@ -49,14 +48,7 @@ def bench(
         ctx.args, model = [model, *ctx.args], "selftest"
     builds = [choose(store, name, preferred) for name in dict.fromkeys(instances or [""])]
     subject = Subject(model, str(find_source(model, paths)), tuple(ctx.args))
-    history = History(paths)
-    now: list[Record] = []
-    with terminate_as_interrupt(), telling() as tell:
-        for build in builds:
-            records = measure(build, subject, tell)
-            history.add(records)
-            now += records
-    past = former(history.records([build.card.instance for build in builds]), now)
+    now, past = _measure(builds, subject, History(paths))
     found = drops(now, past)
     if svg:
         _draw(Path(svg).expanduser(), subject, [*now, *past])
@@ -69,6 +61,24 @@ def bench(
 
 
 bench.context_settings = context_settings  # type: ignore[attr-defined]
+
+
+def _measure(
+    builds: list[Build], subject: Subject, history: History
+) -> tuple[list[Record], tuple[Record, ...]]:
+    """What was measured now, and what there is in ``history`` to compare it with."""
+    from llamamgr.cli.stage_progress import telling
+    from llamamgr.core.bench_records import former
+    from llamamgr.host.processes import terminate_as_interrupt
+    from llamamgr.instances.bench import measure
+
+    now: list[Record] = []
+    with terminate_as_interrupt(), telling() as tell:
+        for build in builds:
+            records = measure(build, subject, tell)
+            history.add(records)
+            now += records
+    return now, former(history.records([build.card.instance for build in builds]), now)
 
 
 def _draw(path: Path, subject: Subject, records: list[Record]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.bench_records import Record, parse_line
-from llamamgr.core.cards import Build
+from llamamgr.core.cards import Build, BuildCard
 from llamamgr.core.errors import EngineError, MissingToolError, NotFoundError
 from llamamgr.core.stages import Stage, Tell
 from llamamgr.host.files import disk_full_as_error, locked, write_atomic
@@ -61,24 +61,9 @@ def measure(build: Build, subject: Subject, tell: Tell) -> tuple[Record, ...]:
     tell(Stage(title))
 
     def hear(line: str) -> None:
-        found = parse_line(line)
-        if found:
-            test, speed, deviation, samples, settings = found
-            records.append(
-                Record(
-                    instance=card.instance,
-                    build=card.id,
-                    number=card.number,
-                    commit=card.commit,
-                    model=subject.name,
-                    test=test,
-                    speed=round(speed, 3),
-                    deviation=round(deviation, 3),
-                    samples=samples,
-                    settings=settings,
-                    when=round(time.time(), 1),
-                )
-            )
+        record = _record(line, card, subject)
+        if record:
+            records.append(record)
         elif count := _COUNT.search(line):
             _advance(count, title, tell)
         elif line.strip():
@@ -93,6 +78,27 @@ def measure(build: Build, subject: Subject, tell: Tell) -> tuple[Record, ...]:
             "arguments behind -- are llama-bench's own; its --help has them",
         )
     return tuple(records)
+
+
+def _record(line: str, card: BuildCard, subject: Subject) -> Record | None:
+    """What a line of the tool tells of a test that is done; None for any other line."""
+    found = parse_line(line)
+    if found is None:
+        return None
+    test, speed, deviation, samples, settings = found
+    return Record(
+        instance=card.instance,
+        build=card.id,
+        number=card.number,
+        commit=card.commit,
+        model=subject.name,
+        test=test,
+        speed=round(speed, 3),
+        deviation=round(deviation, 3),
+        samples=samples,
+        settings=settings,
+        when=round(time.time(), 1),
+    )
 
 
 def _advance(count: re.Match[str], title: str, tell: Tell) -> None:
