@@ -70,21 +70,25 @@ def prepare(
     settings |= {"slot_save_path": f"{slots}/"} if can_keep_slots else {}
     argv, unsaid = write_argv(settings, flags)
     argv += flag_arguments(wish.settings, build)
-    environment = scrubbed_environment(dict(build.card.environment))
-    environment |= confining | wish.settings.env
-    # the engine reads a per-user config.ini before its arguments: give it an empty place to look in
-    environment["XDG_CONFIG_HOME"] = str(state / "engine-config")
-    if endpoint.api_key:
-        environment["LLAMA_API_KEY"] = endpoint.api_key  # never in argv, where every user can read it
     log = state / "logs" / f"{model.name.replace('/', '_').replace(':', '_')}.log"
     return Launch(
         (build.tool("llama-server"), *argv),
-        environment,
+        _environment(wish, confining, endpoint.api_key, state),
         endpoint,
         str(log),
         str(slots) if can_keep_slots else "",
         tuple(unsaid),
     )
+
+
+def _environment(wish: Wish, confining: Mapping[str, str], api_key: str, state: Path) -> dict[str, str]:
+    environment = scrubbed_environment(dict(wish.build.card.environment))
+    environment |= {**confining, **wish.settings.env}
+    # the engine reads a per-user config.ini before its arguments: give it an empty place to look in
+    environment["XDG_CONFIG_HOME"] = str(state / "engine-config")
+    if api_key:
+        environment["LLAMA_API_KEY"] = api_key  # never in argv, where every user can read it
+    return environment
 
 
 def _settings(wish: Wish, endpoint: Endpoint) -> Settings:
