@@ -19,6 +19,8 @@ def soak(seconds: float) -> bool:
         try:
             return process.wait() == 0
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # it has a daemon to stop, which takes longer than Popen gives it
+            process.send_signal(
+                signal.SIGINT
+            )  # it has a daemon to stop, which takes longer than Popen gives it
             process.wait()
             raise
