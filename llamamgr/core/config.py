@@ -9,11 +9,13 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from llamamgr.core.config_faults import WrongValueError, first_fault
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.core.errors import ConfigError, UsageError
 from llamamgr.core.names import parse_instance_name
@@ -189,33 +191,63 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         return parse_keep_alive(self.keep_alive)
 
 
-def parse_config(data: Mapping[str, Any], origin: str = "config.toml") -> Config:
-    """A ``Config`` of a TOML document; ``ConfigError`` names the key, and for a typo the key that was meant."""
+def parse_config(
+    data: Mapping[str, Any],
+    origin: str = "config.toml",
+    given: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
+    """A ``Config`` of a TOML document; ``ConfigError`` names the key and its value, and for a typo the key that was meant.
+
+    ``given`` are keys that came from elsewhere than ``origin``, dotted, each with the variable or the option that gave it.
+    """
     _check_keys(data, Config, origin, "")
     try:
-        config = msgspec.convert(_with_sampling(data), Config)
-        _check_sources(config.sources)
-        parse_address(config.server.host)
-        _check_tls(config.server)
-        for instance in [
-            config.instance,
-            *(table.instance for table in config.models.values() if table.instance),
-        ]:
-            parse_instance_name(instance)
-        for kept in [
-            config.keep_alive,
-            *(t.keep_alive for t in config.models.values() if t.keep_alive is not None),
-            *(t.ttl for t in config.models.values() if t.ttl is not None),
-        ]:
-            parse_keep_alive(kept)
-        _check_stays(config.models)
+        config = _converted(_with_sampling(data))
+        _check_values(config)
+    except WrongValueError as error:
+        raise ConfigError(error.told(origin, given), error.hint) from None
     except UsageError as error:
         raise ConfigError(f"{origin}: {error.what}", error.hint) from None
-    except (msgspec.ValidationError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(
             f"{origin}: {error}", f"mend that value in {origin}; the README lists all keys"
         ) from None
     return config
+
+
+def _converted(data: Mapping[str, Any]) -> Config:
+    try:
+        return msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise first_fault(data, Config) or error from None
+
+
+def _check_values(config: Config) -> None:
+    """What the types do not tell; each key by itself, then what keys say together."""
+    _check(parse_address, "server.host", config.server.host)
+    _check(parse_instance_name, "instance", config.instance)
+    _check(parse_keep_alive, "keep_alive", config.keep_alive)
+    for name, table in config.models.items():
+        where = f'models."{name}"'
+        if table.instance:
+            _check(parse_instance_name, f"{where}.instance", table.instance)
+        for key, value in (("keep_alive", table.keep_alive), ("ttl", table.ttl)):
+            if value is not None:
+                _check(parse_keep_alive, f"{where}.{key}", value)
+    _check_sources(config.sources)
+    _check_tls(config.server)
+    _check_stays(config.models)
+    _check_aliases(config.models)
+
+
+def _check(parse: Callable[[Any], object], key: str, value: object) -> None:
+    try:
+        parse(value)
+    except UsageError as error:
+        raise WrongValueError(key, error.what, error.hint) from None
+    except ValueError as error:
+        hint = 'write a duration such as "5m" or "1h30m", seconds, or -1 for ever'
+        raise WrongValueError(key, str(error), hint, shown=value) from None
 
 
 def _with_sampling(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,21 +276,42 @@ def _sampled(name: str, table: Any) -> Any:
 def _check_stays(models: Mapping[str, ModelConfig]) -> None:
     for name, table in models.items():
         if table.pin and table.ttl_seconds < math.inf:
-            raise ValueError(
-                f'models."{name}": pin keeps a model for ever, and ttl lets it go; set one of them'
+            raise WrongValueError(
+                f'models."{name}"', "pin keeps a model for ever, and ttl lets it go", "set one of them"
             )
+
+
+def _check_aliases(models: Mapping[str, ModelConfig]) -> None:
+    """A name stands for one model, whatever its case."""
+    owners: dict[str, str] = {}
+    for name, table in models.items():
+        for alias in table.aliases:
+            owner = owners.setdefault(alias.lower(), name)
+            if owner != name:
+                raise WrongValueError(
+                    f'models."{name}".aliases',
+                    f'"{alias}" is an alias of models."{owner}" already',
+                    "an alias stands for one model: remove it from one of the two",
+                )
 
 
 def _check_sources(sources: tuple[str, ...]) -> None:
     unknown = [source for source in sources if source not in SOURCES]
     if unknown:
-        raise ValueError(f"unknown source {unknown[0]!r} in sources; there are {', '.join(SOURCES)}")
+        raise WrongValueError(
+            "sources", f"there is no source {unknown[0]!r}", f"there are {', '.join(SOURCES)}"
+        )
 
 
 def _check_tls(server: ServerConfig) -> None:
     given, missing = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
     if bool(server.tls_cert) != bool(server.tls_key):
-        raise ConfigError(f"server.{given} is given without server.{missing}", "give both, or neither")
+        raise WrongValueError(
+            f"server.{given}",
+            f"given without server.{missing}",
+            "give both or neither: in config.toml, by LLAMAMGR_TLS_CERT and LLAMAMGR_TLS_KEY, "
+            "or by --tls-cert and --tls-key",
+        )
 
 
 def _check_keys(data: Mapping[str, Any], struct: type[msgspec.Struct], origin: str, prefix: str) -> None:

@@ -23,10 +23,16 @@ ENVIRONMENT = {
     "LLAMAMGR_TLS_CERT": "server.tls_cert",
     "LLAMAMGR_TLS_KEY": "server.tls_key",
 }
+# Dotted key → the option of ``serve``.
+OPTIONS = {"server.host": "--host", "server.tls_cert": "--tls-cert", "server.tls_key": "--tls-key"}
+_NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 
 
-def load_config(paths: Paths, flags: Mapping[str, str] = MappingProxyType({})) -> Config:
-    """``config.toml`` under ``paths`` with the environment and then ``flags`` (dotted key → value, "" = not given) laid over it."""
+def load_config(paths: Paths, flags: Mapping[str, str] = _NO_FLAGS) -> Config:
+    """``config.toml`` under ``paths`` with the environment and then ``flags`` (dotted key → value, "" = not given) laid over it.
+
+    ``ConfigError`` names the file, the variable or the option that is wrong.
+    """
     config = parse_config(read_toml(paths.config_file), str(paths.config_file))
     overrides = {key: os.environ[name] for name, key in ENVIRONMENT.items() if os.environ.get(name)}
     overrides |= {key: value for key, value in flags.items() if value}
@@ -43,7 +49,14 @@ def load_config(paths: Paths, flags: Mapping[str, str] = MappingProxyType({})) -
             target = target[section]
         separator = {"models_dirs": os.pathsep, "sources": ","}.get(last)
         target[last] = [part.strip() for part in value.split(separator)] if separator else value
-    return parse_config(data, "environment")
+    return parse_config(data, str(paths.config_file), {key: place_of(key, flags) for key in overrides})
+
+
+def place_of(key: str, flags: Mapping[str, str] = _NO_FLAGS) -> str:
+    """What decides the value of the dotted ``key``: an option, a variable, or the key itself, which stands in ``config.toml``."""
+    if flags.get(key):
+        return OPTIONS[key]
+    return next((name for name, named in ENVIRONMENT.items() if named == key and os.environ.get(name)), key)
 
 
 def instance_settings(paths: Paths) -> tuple[str, str]:

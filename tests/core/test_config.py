@@ -83,9 +83,45 @@ def test_a_models_keep_alive_must_be_a_duration():
         parse_config({"models": {"tiny": {"keep_alive": "banana"}}})
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"keep_alive": "5 parsecs"}, 'keep_alive = "5 parsecs": time: unknown unit " parsecs"'),
+        ({"models": {"t": {"ttl": "x"}}}, 'models."t".ttl = "x": time: invalid duration "x"'),
+        ({"models": {"t": {"context": -1}}}, 'models."t".context = -1: must be a whole number >= 0'),
+        (
+            {"groups": {"g": {"models": ["a"], "exclusive": 1}}},
+            'groups."g".exclusive = 1: must be true or false, not a whole number',
+        ),
+        ({"groups": {"g": {}}}, 'groups."g".models: is missing'),
+        (
+            {"models": {"t": {"aliases": ["a", 4]}}},
+            'models."t".aliases, item 2 = 4: must be text in quotes, not a whole number',
+        ),
+        ({"models": {"t": {"flags": {"x": [1]}}}}, 'models."t".flags."x": must be true or false, a whole'),
+        ({"models": {"t": 3}}, 'models."t" = 3: must be a table, not a whole number'),
+        ({"log_level": "loud"}, 'log_level = "loud": must be one of debug, info, warning, error'),
+        ({"instance": "A B"}, "instance: invalid instance name 'A B'"),
+        ({"server": {"host": "a:b"}}, "server.host: 'a:b' is no address"),
+        ({"sources": ["x"]}, "sources: there is no source 'x'"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_file_and_key(data: dict[str, object], told: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data, "c.toml")
+    assert caught.value.what.startswith(f"c.toml: {told}")
+    assert caught.value.hint and "`" not in caught.value.what
+
+
+def test_an_alias_of_two_models_is_refused_naming_both():
+    with pytest.raises(ConfigError, match=r'models."b".aliases: "gpt" is an alias of models."a" already'):
+        parse_config({"models": {"a": {"aliases": ["GPT"]}, "b": {"aliases": ["gpt"]}}})
+    assert parse_config({"models": {"a": {"aliases": ["GPT", "gpt"]}}}).aliases == {"gpt": "a"}
+
+
 @pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
 def test_a_certificate_without_its_key_is_refused_and_so_is_a_key_alone(given: str, missing: str):
-    with pytest.raises(ConfigError, match=rf"server\.{given} is given without server\.{missing}"):
+    with pytest.raises(ConfigError, match=rf"server\.{given}: given without server\.{missing}"):
         parse_config({"server": {given: "/x.pem"}})
 
 
