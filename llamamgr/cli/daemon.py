@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from llamamgr.core.config import Config
+    from llamamgr.daemon.client import Control
+    from llamamgr.host.paths import Paths
 
 
 class Action(enum.StrEnum):
@@ -14,10 +19,15 @@ class Action(enum.StrEnum):
     restart = "restart"
     status = "status"
     reload = "reload"
+    check = "check"
 
 
 def daemon(action: Annotated[Action, typer.Argument(help="What to do.")]) -> None:
-    """Start, stop or restart the daemon in the background, ask for its status, or have it read config.toml anew."""
+    """Start, stop or restart the daemon in the background, ask for its status, or have it read config.toml anew.
+
+    `check` tells whether a daemon could start as things are: configuration, keys, certificate, address. `restart` does so before it
+    stops the one that runs.
+    """
     from llamamgr.cli import stop as stopping
     from llamamgr.daemon.client import Control
     from llamamgr.daemon.spawn import ensure_daemon
@@ -32,14 +42,25 @@ def daemon(action: Annotated[Action, typer.Argument(help="What to do.")]) -> Non
         case Action.stop:
             stopping.stop_daemon(paths)
         case Action.restart:
-            former = control.ping()  # address and certificate may have been given on a command line
+            flags = _checked(paths, control)[1]
             stopping.stop_daemon(paths)
-            ensure_daemon(paths, former["flags"] if former else {})
+            ensure_daemon(paths, flags)
             _print_status(control.call("GET", "/control/ping"))
         case Action.status:
             _print_status(control.call("GET", "/control/ping", timeout=5))
         case Action.reload:
             _print_reloaded(control.call("POST", "/control/reload", {}))
+        case Action.check:
+            url = _checked(paths, control)[0].server.address.url
+            print(f"a daemon can start, and would listen on {url}")
+
+
+def _checked(paths: Paths, control: Control) -> tuple[Config, dict[str, str]]:
+    """The configuration of the daemon that would start now, and what the one that runs was told on its command line."""
+    from llamamgr.daemon.start import check_start
+
+    former = control.ping() or {"flags": {}, "pid": 0}
+    return check_start(paths, former["flags"], former["pid"]), former["flags"]
 
 
 def _print_status(ping: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _port(paths: Paths) -> Finding:
         "port",
         False,
         f"{address.port} is held by {holder}",
-        f"stop it, or LLAMAMGR_HOST={other} llamamgr serve",
+        f"{holder.stop or 'stop it'}, or LLAMAMGR_HOST={other} llamamgr serve",
     )
 
 

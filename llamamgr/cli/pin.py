@@ -16,7 +16,7 @@ def pin(name: _NAME) -> None:
 
 def unpin(name: _NAME) -> None:
     """Let `update` update an instance again."""
-    _set(name, False, "is updated again", "was not pinned")
+    _set(name, False, "may be updated again: `update` no longer passes it over", "was not pinned")
 
 
 def _set(name: str, pinned: bool, done: str, same: str) -> None:

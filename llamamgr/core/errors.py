@@ -107,6 +107,11 @@ class BusyError(LlamamgrError):
         self.retry_after = retry_after
 
 
+def kind_of_exit(code: int) -> type[LlamamgrError] | None:
+    """The kind of error that a command ended with; None for a code that no kind has."""
+    return next((kind for kind in LlamamgrError.__subclasses__() if kind.exit_code == code), None)
+
+
 def system_error(error: OSError) -> LlamamgrError:
     """The error to show for one of the system's own that nobody expected."""
     what = f"{error.filename or 'the system'}: {error.strerror or error}"

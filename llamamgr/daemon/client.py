@@ -15,6 +15,7 @@ from llamamgr.core.errors import (
     LlamamgrError,
     NotFoundError,
     UsageError,
+    kind_of_exit,
 )
 from llamamgr.host.paths import Paths, require_own
 from llamamgr.wire.errors import ProtocolError
@@ -90,7 +91,8 @@ class Control:
     def _unreachable(self, error: Exception) -> DaemonUnreachableError:
         why = getattr(error, "strerror", None) or error
         return DaemonUnreachableError(
-            f"no daemon answers on {self._socket} ({why})", "start it with `llamamgr serve`"
+            f"no daemon answers on {self._socket} ({why})",
+            "`llamamgr daemon start` starts one in the background, `llamamgr serve` in the foreground",
         )
 
 
@@ -114,9 +116,8 @@ _KINDS: dict[int, type[LlamamgrError]] = {
 
 def _error_in_stream(event: dict[str, Any]) -> LlamamgrError:
     """What the last line of a stream tells of; ``exit`` says which kind of error it is."""
-    kinds = {kind.exit_code: kind for kind in LlamamgrError.__subclasses__()}
     what, _, hint = str(event["error"]).partition("\nhint: ")
-    kind = kinds.get(event.get("exit", 0), EngineError)
+    kind = kind_of_exit(event.get("exit", 0)) or EngineError
     return kind(what, hint or "`llamamgr ps` shows what runs; its log is in the state folder")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 from aiohttp import web
 
 from llamamgr.core.config import Address
-from llamamgr.core.errors import ConflictError, PermissionDeniedError
+from llamamgr.daemon.address import cannot_listen
 from llamamgr.daemon.tls import Tls
 from llamamgr.host.descriptors import allow_descriptors
 from llamamgr.host.files import discard
-from llamamgr.host.ports import holder_of
+from llamamgr.host.settings import place_of
 from llamamgr.proxy.app import build_app
 from llamamgr.proxy.connections import FrontRunner
 from llamamgr.proxy.control import build_control_app
@@ -45,29 +44,11 @@ async def front(services: Services, address: Address, tls: Tls | None) -> AsyncI
             wait = services.config.server.head_wait
             await FrontSite(runner, address.host, address.port, context, handshake_wait=wait).start()
         except OSError as error:
-            raise _bind_error(address, error) from None
+            raise cannot_listen(address, error, place_of("server.host", services.flags)) from None
         port = runner.addresses[0][1]
         yield Address(address.host, port, address.tls)
     finally:
         await runner.cleanup()
-
-
-def _bind_error(address: Address, error: OSError) -> Exception:
-    if error.errno == errno.EADDRINUSE:
-        holder = holder_of(address.port)
-        by = f" by {holder}" if holder else ""
-        return ConflictError(
-            f"{address.host}:{address.port} is in use{by}",
-            "stop that program, or choose another address: `llamamgr serve --host 127.0.0.1:11435` or LLAMAMGR_HOST",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionDeniedError(
-            f"this user may not listen on {address.host}:{address.port}", "choose a port above 1023"
-        )
-    return ConflictError(
-        f"cannot listen on {address.host}:{address.port}: {error.strerror}",
-        "check server.host in config.toml",
-    )
 
 
 @contextlib.asynccontextmanager

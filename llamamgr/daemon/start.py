@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 
 import msgspec
 
 from llamamgr.core.config import Config
+from llamamgr.daemon.address import check_address
 from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.tls import Tls, tls_of
+from llamamgr.host.keys_file import load_keys
 from llamamgr.host.paths import Paths
-from llamamgr.host.settings import load_config
+from llamamgr.host.settings import load_config, place_of
+from llamamgr.host.tls import examine
 from llamamgr.proxy.gate import access
 from llamamgr.proxy.visit import RequestLabel
 
@@ -36,6 +40,19 @@ def read_start(paths: Paths, flags: Mapping[str, str]) -> Start:
     keys = KeyFile(paths)
     check_front(config.server, keys.keyring.keys)
     return Start(paths, flags, config, keys, tls_of(config.server))
+
+
+def check_start(paths: Paths, flags: Mapping[str, str], running_pid: int = 0) -> Config:
+    """All that ``read_start`` reads, and whether the address can be had; nothing is changed, and the errors are those of a start.
+
+    ``running_pid`` is the daemon that the new one would follow: what it listens on will be free.
+    """
+    config = load_config(paths, flags)
+    check_front(config.server, load_keys(paths))
+    if config.server.tls_cert:
+        examine(config.server.tls_cert, config.server.tls_key, time.time())
+    check_address(config.server.address, place_of("server.host", flags), running_pid)
+    return config
 
 
 def _log_to_stderr(config: Config) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import socket
 
 import msgspec
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The listener on a port. ``pid`` is 0 and ``name`` empty when the system hides whose it is (another user's)."""
+    """The listener on a port. ``pid`` is 0 and ``name`` empty when the system hides whose it is (another user's).
+
+    ``stop`` is the command that ends it in order, where it is a daemon of llamamgr.
+    """
 
     pid: int = 0
     name: str = ""
+    stop: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})" if self.pid else "another user's process"
@@ -49,14 +55,37 @@ def holder_of(port: int) -> Holder | None:
     found = [c.pid or 0 for c in listening if c.laddr and c.laddr.port == port]
     known = [pid for pid in found if pid]
     if known:
-        return Holder(known[0], _name(known[0]))
+        return _holder(known[0])
     return Holder() if found else None
 
 
-def _name(pid: int) -> str:
+def try_to_listen(host: str, port: int) -> None:
+    """Listen on ``port`` of every address of ``host`` for a moment; ``OSError`` as a server there would get it."""
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
+            probe.bind(address)
+            probe.listen(1)
+
+
+def _holder(pid: int) -> Holder:
     import psutil
 
     try:
-        return psutil.Process(pid).name()
+        process = psutil.Process(pid)
+        name, words = process.name(), process.cmdline()
     except psutil.Error:
-        return "a process"
+        return Holder(pid, "a process")
+    # `python -m llamamgr serve` and `python …/bin/llamamgr serve`: to the system both are a python
+    if not any(word.rpartition("/")[2] == "llamamgr" for word in words[:4]):
+        return Holder(pid, name)
+    try:
+        home = process.environ().get("LLAMAMGR_HOME", "")
+    except psutil.Error:
+        home = ""
+    return Holder(
+        pid, "another llamamgr", f"{f'LLAMAMGR_HOME={shlex.quote(home)} ' if home else ''}llamamgr stop"
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from llamamgr.core.config import Address
 from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
-from llamamgr.daemon.listening import _bind_error
+from llamamgr.daemon.address import cannot_listen
 
 HERE = Address("127.0.0.1", 80)
 
@@ -25,7 +25,7 @@ HERE = Address("127.0.0.1", 80)
 def test_an_address_that_cannot_be_had_is_named_with_what_to_do(
     number: int, kind: type[LlamamgrError], hint: str
 ) -> None:
-    error = _bind_error(HERE, OSError(number, "no"))
+    error = cannot_listen(HERE, OSError(number, "no"), "server.host")
     assert isinstance(error, kind)
     assert "127.0.0.1:80" in error.what
     assert hint in error.hint
@@ -36,6 +36,6 @@ def test_a_port_that_is_taken_is_told_with_its_holder() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        error = _bind_error(Address("127.0.0.1", port), OSError(errno.EADDRINUSE, "taken"))
+        error = cannot_listen(Address("127.0.0.1", port), OSError(errno.EADDRINUSE, "taken"), "--host")
     assert isinstance(error, ConflictError)
     assert f"127.0.0.1:{port} is in use by" in error.what
