@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,8 +52,7 @@ def daemon(action: Annotated[Action, typer.Argument(help="What to do.")]) -> Non
         case Action.reload:
             _print_reloaded(control.call("POST", "/control/reload", {}))
         case Action.check:
-            url = _checked(paths, control)[0].server.address.url
-            print(f"a daemon can start, and would listen on {url}")
+            _print_checked(paths, _checked(paths, control)[0])
 
 
 def _checked(paths: Paths, control: Control) -> tuple[Config, dict[str, str]]:
@@ -77,3 +77,18 @@ def _print_reloaded(reloaded: dict[str, Any]) -> None:
     print(f"the configuration is in force; {', '.join(drained) or 'no loaded model'} is affected")
     if restart:
         print(f"a restart is needed for: {', '.join(restart)}")
+    for told in reloaded["advice"]:
+        _warn(f"{told['key']}: {told['what']}", told["hint"])
+
+
+def _print_checked(paths: Paths, config: Config) -> None:
+    from llamamgr.daemon.advice import advice
+    from llamamgr.models.index import Index
+
+    print(f"a daemon can start, and would listen on {config.server.address.url}")
+    for told in advice(config, paths, Index(paths, config)):
+        _warn(str(told), told.hint)
+
+
+def _warn(what: str, hint: str) -> None:
+    print(f"warning: {what}\nhint: {hint}", file=sys.stderr)

@@ -7,21 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from llamamgr.core.config import Config
     from llamamgr.host.paths import Paths
     from llamamgr.instances.diagnosis import Finding
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Check compiler, cmake, ninja, git, arches, disk, port and instances; each fault with the command that mends it.
+    """Check compiler, cmake, ninja, git, arches, disk, port, instances and settings; each fault with the command that mends it.
 
-    Ends with status 7 when something that llamamgr cannot do without is missing.
+    Ends with status 2 when config.toml or keys.toml has a mistake, 7 when something that llamamgr cannot do without is missing.
     """
-    from llamamgr.core.errors import MissingToolError
+    from llamamgr.core.errors import ConfigError, MissingToolError
     from llamamgr.host.paths import Paths
+    from llamamgr.host.settings import load_config
     from llamamgr.instances.diagnosis import findings
 
-    paths = Paths.of_environment()
-    found = (*findings(paths), _port(paths), _keys(paths), *_certificate(paths))
+    paths, fault = Paths.of_environment(), None
+    found = findings(paths)
+    try:
+        config = load_config(paths)
+        found += (
+            _port(paths, config),
+            _keys(paths, config),
+            *_certificate(config),
+            *_settings(paths, config),
+        )
+    except ConfigError as error:
+        fault = error  # what needs no configuration is told first
     if as_json:
         import json
 
@@ -30,6 +42,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         print(json.dumps({"findings": msgspec.to_builtins(found)}, indent=2))
     else:
         _print(found)
+    if fault is not None:
+        raise fault
     if any(finding.required and not finding.good for finding in found):
         raise typer.Exit(MissingToolError.exit_code)
 
@@ -43,15 +57,14 @@ def _print(found: tuple[Finding, ...]) -> None:
             print(f"{' ' * (width + 4)}→ {line}")
 
 
-def _certificate(paths: Paths) -> tuple[Finding, ...]:
+def _certificate(config: Config) -> tuple[Finding, ...]:
     import time
 
     from llamamgr.core.errors import ConfigError
-    from llamamgr.host.settings import load_config
     from llamamgr.host.tls import examine
     from llamamgr.instances.diagnosis import Finding
 
-    server = load_config(paths).server
+    server = config.server
     if not server.tls_cert:
         return ()
     now = time.time()
@@ -65,14 +78,23 @@ def _certificate(paths: Paths) -> tuple[Finding, ...]:
     return (Finding("tls", not warning, warning or good, mend if warning else ""),)
 
 
-def _port(paths: Paths) -> Finding:
-    from llamamgr.core.config import parse_address
+def _settings(paths: Paths, config: Config) -> list[Finding]:
+    """Those that will not do what they are there for."""
+    from llamamgr.daemon.advice import advice
+    from llamamgr.instances.diagnosis import Finding
+    from llamamgr.models.index import Index
+
+    return [
+        Finding("config", False, str(told), told.hint) for told in advice(config, paths, Index(paths, config))
+    ]
+
+
+def _port(paths: Paths, config: Config) -> Finding:
     from llamamgr.daemon.client import Control
     from llamamgr.host.ports import holder_of
-    from llamamgr.host.settings import load_config
     from llamamgr.instances.diagnosis import Finding
 
-    address = parse_address(load_config(paths).server.host)
+    address = config.server.address
     holder = holder_of(address.port)
     daemon = Control(paths).ping()
     if holder is None:
@@ -88,12 +110,11 @@ def _port(paths: Paths) -> Finding:
     )
 
 
-def _keys(paths: Paths) -> Finding:
+def _keys(paths: Paths, config: Config) -> Finding:
     from llamamgr.host.keys_file import load_keys
-    from llamamgr.host.settings import load_config
     from llamamgr.instances.diagnosis import Finding
 
-    server, count = load_config(paths).server, len(load_keys(paths))
+    server, count = config.server, len(load_keys(paths))
     there = f"{count} API key{'' if count == 1 else 's'}"
     if not server.is_open_to_network:
         return Finding("keys", True, f"{server.host} is for this machine alone; {there}")

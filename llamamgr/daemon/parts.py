@@ -34,14 +34,14 @@ class Parts(msgspec.Struct, frozen=True):
     services: Services
     reloading: Reloading
 
-    def companions(self) -> list[Coroutine[object, object, None]]:
+    def companions(self) -> list[Coroutine[object, object, object]]:
         """What goes on beside the requests until it is cancelled."""
         start = self.start
         watch = ConfigWatch(
             start.paths.config_file, lambda: self.services.config.watch_config, self.reloading.quietly
         )
         work = [self.residents.run(), self.lag.run(), watch.run(), start.keys.watch(), keep_small()]
-        return [*work, start.tls.watch()] if start.tls is not None else work
+        return [*work, self.reloading.advise(), *([start.tls.watch()] if start.tls is not None else [])]
 
 
 def assemble(start: Start, stop: Callable[[], None]) -> Parts:

@@ -7,10 +7,10 @@ import logging
 import operator
 import time
 
-import msgspec
-
+from llamamgr.core.advice import Advice
 from llamamgr.core.config import Config, ServerConfig
 from llamamgr.core.errors import LlamamgrError
+from llamamgr.daemon.advice import advice
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.keys import check_front
 from llamamgr.daemon.residents import Residents
@@ -55,9 +55,25 @@ class Reloading:
         self._builds.preferred = new.instance
         self._residents.config = new
         drained = self._supervisor.reconfigure(new)
-        reloaded = Reloaded(tuple(sorted(set(drained))), _needing_restart(former, new))
-        log.info("configuration read anew: %s", msgspec.json.encode(reloaded).decode())
-        return reloaded
+        changed, restart = tuple(sorted(set(drained))), _needing_restart(former, new)
+        log.info(
+            "configuration read anew: %s is affected, a restart is needed for %s",
+            ", ".join(changed) or "no loaded model",
+            ", ".join(restart) or "nothing",
+        )
+        return Reloaded(changed, restart, await self.advise())
+
+    async def advise(self) -> tuple[Advice, ...]:
+        """Look for settings in force that will not do what they are there for, and log them."""
+        config = self._services.config
+        try:
+            told = await asyncio.to_thread(advice, config, self._start.paths, self._services.index)
+        except OSError as error:
+            log.warning("nobody can tell whether all settings can work: %s", error)
+            return ()
+        for each in told:
+            log.warning("%s (%s)", each, each.hint)
+        return told
 
     async def _renew_certificate(self, server: ServerConfig) -> None:
         """The files may have changed where their names have not."""

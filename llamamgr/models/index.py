@@ -13,7 +13,7 @@ import msgspec
 
 from llamamgr.core.cards import ModelCard, SkippedFile
 from llamamgr.core.config import Config
-from llamamgr.core.errors import ConflictError, NotFoundError
+from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
 from llamamgr.core.hub import has_tag, parse_model_name
 from llamamgr.core.names import ModelName
@@ -84,6 +84,13 @@ class Index:
             if card:
                 return card
         raise NotFoundError(f"model '{name}' not found", self._hint(wanted))
+
+    def named(self, name: str) -> ModelCard | None:
+        """The model that bears this very name, aliases aside; None when there is none, or it cannot be a name."""
+        try:
+            return _lookup(self._current(_FRESH), parse_model_name(name), has_tag(name))
+        except InvalidNameError:
+            return None
 
     def recall(self, name: str) -> ModelCard | None:
         """As ``resolve``, from memory alone: None when the disk must be looked at. ``InvalidNameError`` as there."""

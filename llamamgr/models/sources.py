@@ -52,7 +52,7 @@ def sources_of(paths: Paths, config: Config) -> Sources:
         roots.append(Root(str(paths.models), "store", skipped=_STORE_FOLDERS))
         stores.append((Store(paths.models), "store"))
     if "folders" in wanted:
-        folders = (str(Path(folder).expanduser().absolute()) for folder in config.models_dirs if folder)
+        folders = (str(folder_of(folder)) for folder in config.models_dirs if folder)
         roots += [Root(folder, folder) for folder in folders]
     if "ollama" in wanted:
         stores += [(Store(folder), "ollama") for folder in model_caches.ollama_stores()]
@@ -63,6 +63,14 @@ def sources_of(paths: Paths, config: Config) -> Sources:
     if "lmstudio" in wanted:
         roots += [Root(str(folder), "lmstudio") for folder in model_caches.lmstudio_folders()]
     return Sources(tuple(roots), tuple(stores), tuple(faults))
+
+
+def folder_of(text: str) -> Path:
+    """One of ``models_dirs`` as a path; the home of a user that there is not is a folder that is not there."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        return Path(text).absolute()
 
 
 def _embedded(paths: Paths) -> tuple[list[Root], list[SkippedFile]]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 from aiohttp import web
 
+from llamamgr.core.advice import Advice
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import NotFoundError
@@ -30,10 +31,13 @@ from llamamgr.wire.responses_memory import Memory
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """What a new configuration changed: models whose children drain, and keys that only a restart brings into force."""
+    """What a new configuration changed: models whose children drain, and keys that only a restart brings into force; and which of
+    its settings will not do what they are there for.
+    """
 
     drained: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 class OutOfScopeError(DialectError):

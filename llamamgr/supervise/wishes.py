@@ -110,6 +110,17 @@ def flag_arguments(settings: ModelConfig, build: Build, only: Mapping[str, str] 
     return argv
 
 
+def flag_faults(settings: ModelConfig, build: Build) -> list[ConfigError]:
+    """What ``flag_arguments`` would raise for this build, of each of ``settings.flags``."""
+    faults: list[ConfigError] = []
+    for name, value in settings.flags.items():
+        try:
+            flag_arguments(msgspec.structs.replace(settings, flags={name: value}), build)
+        except ConfigError as error:
+            faults.append(error)
+    return faults
+
+
 def _check(option: str, known: Mapping[str, str], build: Build) -> None:
     if known and option not in known:
         near = difflib.get_close_matches(option, known, n=1)

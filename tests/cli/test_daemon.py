@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -163,3 +164,26 @@ def test_quickstart_asks_whether_a_daemon_can_start_before_it_builds(monkeypatch
 def _pid() -> int:
     pong = Control(Paths.of_environment()).ping(5)
     return pong["pid"] if pong else 0
+
+
+def test_settings_that_cannot_work_are_told_by_reload_and_check_and_in_the_log_at_the_start(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMAMGR_HOST", "127.0.0.1:0")
+    configure('default_model = "nix"\n')
+    said = "default_model: model 'nix' not found"
+    assert f"warning: {said}\nhint: " in llamamgr("daemon", "check").stderr
+    assert llamamgr("daemon", "start").returncode == 0
+    try:
+        log = Paths.of_environment().daemon_log
+        deadline = time.monotonic() + 20
+        while said not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert said in log.read_text()
+        reloaded = llamamgr("daemon", "reload")
+        assert reloaded.returncode == 0 and reloaded.stdout.startswith("the configuration is in force")
+        assert f"warning: {said}\nhint: " in reloaded.stderr
+        configure("")
+        assert llamamgr("daemon", "reload").stderr == ""
+    finally:
+        assert llamamgr("daemon", "stop").returncode == 0

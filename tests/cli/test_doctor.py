@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from llamamgr.cli import doctor as command
+from llamamgr.core.errors import ConfigError
 from llamamgr.core.keys import Key, hash_of
 from llamamgr.host.keys_file import change_keys
 from llamamgr.host.paths import Paths
@@ -91,3 +92,28 @@ def test_a_front_for_the_network_without_a_key_is_a_fault_with_its_remedy(monkey
     change_keys(Paths.of_environment(), lambda keys: (Key(hash_of("lmk-a"), "ann"),))
     command.doctor(as_json=False)
     assert "✓ keys  0.0.0.0:1 is for the network; 1 API key\n" in capsys.readouterr().out
+
+
+def configure(text: str):
+    file = Paths.of_environment().config_file
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return file
+
+
+def test_a_setting_that_cannot_work_is_told_with_its_key(monkeypatch, capsys):
+    answers(monkeypatch)
+    monkeypatch.setenv("LLAMAMGR_HOST", "127.0.0.1:1")
+    configure('default_model = "nix"\n')
+    command.doctor(as_json=False)
+    out = capsys.readouterr().out
+    assert "✗ config  default_model: model 'nix' not found\n" in out
+
+
+def test_a_mistake_in_the_configuration_does_not_keep_the_rest_from_being_told(monkeypatch, capsys):
+    answers(monkeypatch, Finding("git", True, "2.39"))
+    file = configure("keep_alife = 1\n")
+    with pytest.raises(ConfigError, match="unknown key keep_alife") as caught:
+        command.doctor(as_json=False)
+    assert str(file) in caught.value.what
+    assert "✓ git  2.39" in capsys.readouterr().out
