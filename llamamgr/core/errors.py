@@ -27,6 +27,9 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
+# header of the daemon's answers to the command line: several kinds of errors share a status
+EXIT_CODE = "X-Exit-Code"
+
 
 class LlamamgrError(Exception):
     """Base of all errors shown to people: ``what`` is a full sentence naming the thing, ``hint`` the next step."""

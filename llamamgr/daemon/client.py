@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llamamgr.core.errors import (
+    EXIT_CODE,
     BusyError,
     ConflictError,
     DaemonUnreachableError,
@@ -60,14 +61,14 @@ class Control:
         """The pieces of a good answer's body, as they come."""
         payload = b"" if body is None else json.dumps(body).encode()
         headers = [("Content-Type", "application/json")] if payload else []
-        status, refused = 0, b""
+        status, code, refused = 0, "", b""
         with self._connected(timeout) as connection:
             try:
                 connection.sendall(request_bytes(method, path, headers, payload))
                 for event in _events(connection):
                     match event:
                         case Head():
-                            status = event.status
+                            status, code = event.status, event.header(EXIT_CODE.lower())
                         case Body() if status < 400:
                             yield event.data
                         case Body():
@@ -75,7 +76,7 @@ class Control:
             except (OSError, ProtocolError) as error:
                 raise self._unreachable(error) from None
         if status >= 400:
-            raise _error_of(status, refused)
+            raise _error_of(status, code, refused)
 
     def _connected(self, timeout: float | None) -> socket.socket:
         require_own(self._folder)
@@ -121,12 +122,14 @@ def _error_in_stream(event: dict[str, Any]) -> LlamamgrError:
     return kind(what, hint or "`llamamgr ps` shows what runs; its log is in the state folder")
 
 
-def _error_of(status: int, body: bytes) -> LlamamgrError:
+def _error_of(status: int, exit_code: str, body: bytes) -> LlamamgrError:
+    """``exit_code`` tells what kind of error it is; an answer without one is judged by its status."""
     try:
         data = json.loads(body)
         message = data["error"] if isinstance(data["error"], str) else data["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = body.decode("utf-8", "replace")[:400] or f"the daemon answered {status}"
     what, _, hint = str(message).partition("\nhint: ")
-    kind = _KINDS.get(status, EngineError)
+    by_code = kind_of_exit(int(exit_code)) if exit_code.isdecimal() else None
+    kind = by_code or _KINDS.get(status, EngineError)
     return kind(what, hint or ("`llamamgr list` shows what there is" if kind is NotFoundError else ""))

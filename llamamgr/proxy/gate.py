@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from llamamgr.core.errors import EXIT_CODE, LlamamgrError
 from llamamgr.proxy import replies
 from llamamgr.proxy.answer import SERVER
 from llamamgr.proxy.doorkeeper import Doorkeeper, methods
@@ -40,7 +41,7 @@ def guard(app: web.Application, services: Services) -> None:
 
 
 def attend(app: web.Application, services: Services) -> None:
-    """The same where only this user comes: all are let in, and are told hints of their own mistakes too."""
+    """The same where only this user comes: all are let in, and are told hints of their own mistakes too, and exit codes."""
     app.middlewares.append(_gate(services, None, logging.DEBUG))
     app.on_response_prepare.append(_head_of(None))
 
@@ -80,7 +81,7 @@ def _gate(services: Services, keeper: Doorkeeper | None, level: int) -> Middlewa
 
 
 def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Response:
-    """A failure as an answer in the dialect of its path; ``hints`` shows hints of client errors too."""
+    """A failure as an answer in the dialect of its path; ``hints`` shows hints of client errors too, and exit codes."""
     match error:
         case web.HTTPMethodNotAllowed():
             return replies.plain(405, b"405 method not allowed", {"Allow": methods(error)})
@@ -92,7 +93,10 @@ def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Resp
             refused = replies.refusal(request, replies.Told(400, "the body cannot be unpacked"))
             refused.force_close()  # nobody knows where it ends
             return refused
-    return replies.refusal(request, replies.tell(request, error, hints=hints))
+    refused = replies.refusal(request, replies.tell(request, error, hints=hints))
+    if hints and isinstance(error, LlamamgrError):
+        refused.headers[EXIT_CODE] = str(error.exit_code)
+    return refused
 
 
 def _moved(request: web.Request) -> web.Response | None:

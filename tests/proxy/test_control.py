@@ -9,6 +9,15 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from llamamgr.core.errors import (
+    EXIT_CODE,
+    BusyError,
+    DeadlineError,
+    LlamamgrError,
+    MissingToolError,
+    PermissionDeniedError,
+)
+from llamamgr.daemon.client import _error_of
 from llamamgr.proxy.control import build_control_app
 from tests.proxy.conftest import HI, Front, serving
 
@@ -48,6 +57,33 @@ async def test_the_public_api_is_there_too_and_tells_hints(control: Front) -> No
     status, answer = await control.whole("/api/chat", model="tinychap", messages=HI)
     assert status == 404
     assert answer["error"].startswith("model 'tinychap' not found\nhint: did you mean tinychat:latest")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingToolError("no llama.cpp is installed yet", "run `llamamgr install`"),
+        BusyError("full", "later"),
+        PermissionDeniedError("not yours", "ask"),
+        DeadlineError("too slow", "wait"),
+    ],
+)
+async def test_an_error_comes_to_the_command_line_as_the_kind_that_it_is(
+    control: Front, front: Front, error: LlamamgrError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(model: object, **how: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(control.services.children, "unload", refuse)
+    async with control.post("/control/stop-model", b'{"model":"tinychat"}') as answer:
+        told = _error_of(answer.status, answer.headers[EXIT_CODE], await answer.read())
+    assert (type(told), told.what, told.hint) == (type(error), error.what, error.hint)
+
+
+async def test_the_public_address_tells_no_exit_code(front: Front) -> None:
+    async with front.post("/api/chat", b'{"model":"nope"}') as answer:
+        assert answer.status == 404
+        assert EXIT_CODE not in answer.headers
 
 
 async def test_ps_and_stop_model_show_and_end_a_child(control: Front) -> None:
