@@ -11,6 +11,7 @@ from llamamgr.cli.output import human_size, print_json, print_table
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import ModelCard
+    from llamamgr.host.paths import Paths
     from llamamgr.models.scan import Listing
 
 _HEAD = ("NAME", "ID", "SIZE", "QUANT", "ARCH", "CONTEXT", "MODIFIED")
@@ -36,7 +37,7 @@ def list_models(
     from llamamgr.models.index import Index
 
     paths = Paths.of_environment()
-    listing = Index(paths, load_config(paths)).refresh()
+    listing = _without_fault_of_home(paths, Index(paths, load_config(paths)).refresh())
     if as_json:
         _print_json(listing)
         return
@@ -44,6 +45,30 @@ def list_models(
     now = time.time()
     print_table(head, [(*_row(card, now), card.path)[: len(head)] for card in listing.models])
     _tell_skipped(listing, verbose)
+
+
+def _without_fault_of_home(paths: Paths, listing: Listing) -> Listing:
+    """A home that cannot be written to leaves out the embedded model, which is always there otherwise: that is told by itself.
+
+    ``PermissionDeniedError`` when there is no other model either.
+    """
+    import msgspec
+
+    from llamamgr.core.errors import PermissionDeniedError
+    from llamamgr.models.sources import embedded_folder
+
+    folder = str(embedded_folder(paths))
+    faults = [file for file in listing.skipped if file.path == folder]
+    if not faults:
+        return listing
+    error = PermissionDeniedError(
+        f"{folder} cannot be written: {faults[0].reason}", "set LLAMAMGR_HOME to a folder of yours"
+    )
+    if not listing.models:
+        raise error
+    typer.echo(f"warning: {error}", err=True)
+    others = tuple(file for file in listing.skipped if file.path != folder)
+    return msgspec.structs.replace(listing, skipped=others)
 
 
 def _row(card: ModelCard, now: float) -> tuple[str, ...]:

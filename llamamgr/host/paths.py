@@ -110,7 +110,12 @@ def require_own(folder: Path) -> None:
 
 def ensure(folder: Path, *, private: bool = False) -> Path:
     """Create ``folder`` when missing. A private one is 0700 and must belong to this user, or ``PermissionDeniedError``."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+    except FileNotFoundError as error:  # a file system that takes no folders, such as /proc
+        raise PermissionDeniedError(
+            f"{folder} cannot be made: {error.strerror}", "set LLAMAMGR_HOME to a folder of yours"
+        ) from None
     if private:
         info = folder.lstat()
         if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "getuid") and info.st_uid != os.getuid()):

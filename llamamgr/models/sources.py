@@ -73,12 +73,17 @@ def folder_of(text: str) -> Path:
         return Path(text).absolute()
 
 
+def embedded_folder(paths: Paths) -> Path:
+    """Where the embedded model is written; where that fails, this is the path among what was passed over."""
+    return paths.cache / selftest.NAME
+
+
 def _embedded(paths: Paths) -> tuple[list[Root], list[SkippedFile]]:
-    file = paths.cache / selftest.NAME
+    folder = embedded_folder(paths)
     try:
-        return [Root(str(selftest.ensure(file).parent), EMBEDDED)], []
+        return [Root(str(selftest.ensure(folder).parent), EMBEDDED)], []
     except OSError as error:
-        return [], [SkippedFile(str(file), error.strerror or str(error))]
+        return [], [SkippedFile(str(folder), error.strerror or str(error))]
 
 
 def _hub_roots(cache: Path) -> Iterator[Root]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llamamgr.cli.list import age, list_models
+from llamamgr.core.errors import PermissionDeniedError
 from tests.golden.replay import MODELS
 
 
@@ -31,6 +32,27 @@ def test_a_table_lists_models_and_counts_what_was_passed_over(
     assert row[2:7] == ["1.8", "MB", "F32", "llama", "2048"]
     assert any(line[0] == "selftest:latest" for line in lines)
     assert err == "warning: 1 file or folder was passed over; `llamamgr list -v` tells why\n"
+
+
+def test_a_home_that_cannot_be_written_is_an_error_where_it_leaves_nothing_to_list(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+):
+    (own_home / "cache").write_text("no folder")
+    with pytest.raises(PermissionDeniedError, match="cache/selftest cannot be written") as caught:
+        list_models()
+    assert "LLAMAMGR_HOME" in caught.value.hint
+    assert capsys.readouterr().out == ""
+
+
+def test_beside_other_models_it_is_a_warning_that_names_the_home(
+    folder: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+):
+    (own_home / "cache").write_text("no folder")
+    list_models()
+    out, err = capsys.readouterr()
+    assert "tinychat:latest" in out
+    assert f"warning: {own_home}/cache/selftest cannot be written: " in err
+    assert "hint: set LLAMAMGR_HOME" in err and "warning: 1 file" in err
 
 
 def test_verbose_tells_files_and_reasons(folder: Path, capsys: pytest.CaptureFixture[str]):
