@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from llamamgr.host.paths import Paths
 
 
+_RELOAD_SECONDS = 300.0  # new folders of models are looked through before it is answered
+
+
 class Action(enum.StrEnum):
     start = "start"
     stop = "stop"
@@ -50,7 +53,7 @@ def daemon(action: Annotated[Action, typer.Argument(help="What to do.")]) -> Non
         case Action.status:
             _print_status(control.call("GET", "/control/ping", timeout=5))
         case Action.reload:
-            _print_reloaded(control.call("POST", "/control/reload", {}))
+            _print_reloaded(control.call("POST", "/control/reload", {}, timeout=_RELOAD_SECONDS))
         case Action.check:
             _print_checked(paths, _checked(paths, control)[0])
 

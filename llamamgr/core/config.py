@@ -237,6 +237,7 @@ def _check_values(config: Config) -> None:
     _check_sources(config.sources)
     _check_tls(config.server)
     _check_stays(config.models)
+    _check_tables(config.models)
     _check_aliases(config.models)
 
 
@@ -278,6 +279,17 @@ def _check_stays(models: Mapping[str, ModelConfig]) -> None:
         if table.pin and table.ttl_seconds < math.inf:
             raise WrongValueError(
                 f'models."{name}"', "pin keeps a model for ever, and ttl lets it go", "set one of them"
+            )
+
+
+def _check_tables(models: Mapping[str, ModelConfig]) -> None:
+    seen: dict[str, str] = {}
+    for name in models:
+        if seen.setdefault(name.lower(), name) != name:
+            raise WrongValueError(
+                f'models."{name}"',
+                f'is models."{seen[name.lower()]}" once more: case makes no difference',
+                "write all of it in one of the two",
             )
 
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import errno
 
 from llamamgr.core.config import Address
-from llamamgr.core.errors import ConflictError, LlamamgrError, PermissionDeniedError
-from llamamgr.host.ports import Holder, holder_of, try_to_listen
+from llamamgr.core.errors import ConfigError, ConflictError, LlamamgrError, PermissionDeniedError
+from llamamgr.host.ports import Holder, addresses_of, holder_of, try_to_listen
+
+
+def check_name(address: Address, place: str) -> None:
+    """``ConfigError`` when no address is known for the name of the host: a typo is no host that others could reach."""
+    try:
+        addresses_of(address.host, address.port)
+    except OSError as error:
+        raise ConfigError(
+            f"{place}: there is no address for {address.host!r} ({error.strerror})",
+            "write host:port, such as 127.0.0.1:11434",
+        ) from None
 
 
 def check_address(address: Address, place: str, own_pid: int = 0) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from llamamgr.core.config import Config
-from llamamgr.daemon.address import check_address
+from llamamgr.daemon.address import check_address, check_name
 from llamamgr.daemon.keys import KeyFile, check_front
 from llamamgr.daemon.tls import Tls, tls_of
 from llamamgr.host.keys_file import load_keys
@@ -38,6 +38,7 @@ def read_start(paths: Paths, flags: Mapping[str, str]) -> Start:
     config = load_config(paths, flags)
     _log_to_stderr(config)
     keys = KeyFile(paths)
+    check_name(config.server.address, place_of("server.host", flags))
     check_front(config.server, keys.keyring.keys)
     return Start(paths, flags, config, keys, tls_of(config.server))
 
@@ -47,11 +48,12 @@ def check_start(paths: Paths, flags: Mapping[str, str], running_pid: int = 0) ->
 
     ``running_pid`` is the daemon that the new one would follow: what it listens on will be free.
     """
-    config = load_config(paths, flags)
+    config, place = load_config(paths, flags), place_of("server.host", flags)
+    check_name(config.server.address, place)
     check_front(config.server, load_keys(paths))
     if config.server.tls_cert:
         examine(config.server.tls_cert, config.server.tls_key, time.time())
-    check_address(config.server.address, place_of("server.host", flags), running_pid)
+    check_address(config.server.address, place, running_pid)
     return config
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+from typing import Any
 
 import msgspec
 
@@ -59,9 +60,15 @@ def holder_of(port: int) -> Holder | None:
     return Holder() if found else None
 
 
+def addresses_of(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    """Each with its family, as sockets take them; ``OSError`` when ``host`` is a name that nobody knows."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
 def try_to_listen(host: str, port: int) -> None:
     """Listen on ``port`` of every address of ``host`` for a moment; ``OSError`` as a server there would get it."""
-    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, address in addresses_of(host, port):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             if os.name == "posix":
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do

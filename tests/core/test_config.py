@@ -113,6 +113,11 @@ def test_a_wrong_value_is_told_with_its_file_and_key(data: dict[str, object], to
     assert caught.value.hint and "`" not in caught.value.what
 
 
+def test_two_tables_of_one_model_are_refused():
+    with pytest.raises(ConfigError, match=r'models."tiny": is models."Tiny" once more'):
+        parse_config({"models": {"Tiny": {"parallel": 1}, "tiny": {"parallel": 2}}})
+
+
 def test_an_alias_of_two_models_is_refused_naming_both():
     with pytest.raises(ConfigError, match=r'models."b".aliases: "gpt" is an alias of models."a" already'):
         parse_config({"models": {"a": {"aliases": ["GPT"]}, "b": {"aliases": ["gpt"]}}})
