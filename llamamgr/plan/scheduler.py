@@ -190,6 +190,7 @@ class Scheduler(Situation):
         for child in self.children.values():
             if child.key.model == model and child.state in ("loading", "ready"):
                 child.keep_alive = keep_alive
+                child.is_dismissed = keep_alive <= 0
                 child.expires = now + min(keep_alive, child.ttl)  # who unloads a pinned child means it
                 for request in child.leases:
                     self._keep_alive[request] = keep_alive
@@ -215,8 +216,7 @@ class Scheduler(Situation):
             if child.is_idle and child.superseded:
                 self._stop(child, child.superseded)
             elif child.is_idle and child.expires <= now and not self.is_wanted(child):
-                ran_out = "ttl" if child.ttl < child.keep_alive else "keep-alive"
-                self._stop(child, f"its {ran_out} ran out")
+                self._stop(child, _why_expired(child))
         while (
             self.waiting
             and now - (first := next(iter(self.waiting.values()))).since >= self.limits.queue_wait
@@ -330,6 +330,13 @@ class Scheduler(Situation):
 
     def _refuse(self, request: int, why: Refusal, detail: str, retry_after: int = 0) -> None:
         self._commands.append(RefuseRequest(request, why, detail, retry_after))
+
+
+def _why_expired(child: Child) -> str:
+    """A request that came after somebody wanted the child gone has brought a keep-alive of its own."""
+    if child.is_dismissed and child.keep_alive <= 0:
+        return "somebody wants it gone"
+    return "its ttl ran out" if child.ttl < child.keep_alive else "its keep-alive ran out"
 
 
 def _clash(one: Demand, other: Demand) -> bool:

@@ -48,6 +48,7 @@ class Child(msgspec.Struct):
     state: Literal["loading", "ready", "lost", "stopping"] = "loading"
     was_loading: bool = False
     superseded: str = ""  # why it takes no new requests
+    is_dismissed: bool = False  # its keep-alive is what somebody said who wants it gone
     leases: set[int] = msgspec.field(default_factory=set)
     ready_at: float = 0.0
     used: float = 0.0

@@ -18,9 +18,12 @@ THE_REST = "other"
 _UNLOADS = {
     "another model needs its memory": "evicted",
     "its keep-alive ran out": "expired",
+    "its ttl ran out": "expired",
     "its settings changed": "reconfigured",
     "the model was asked for with other options": "replaced",
+    "somebody wants it gone": "asked",
     "somebody wants it gone at once": "forced",
+    "one of its slots is stuck": "stuck",
 }
 # what a cause of death contains → one word; the first that fits
 _CAUSES = (

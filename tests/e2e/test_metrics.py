@@ -41,5 +41,5 @@ def test_a_real_load_its_tokens_and_its_end_are_counted(daemon: Daemon) -> None:
     assert len(lag) == 2
     assert ("llamacpp:prompt_tokens_total", ()) in scraped(daemon, "?model=selftest")
     assert llamamgr("stop", "selftest").returncode == 0
-    unloaded = ("llamamgr_unloads_total", (*labels, ("reason", "expired")))
+    unloaded = ("llamamgr_unloads_total", (*labels, ("reason", "asked")))
     until(lambda: scraped(daemon).get(unloaded) == 1)

@@ -149,9 +149,20 @@ def test_unloading_stops_an_idle_child_now_and_a_busy_one_after_its_last_lease()
     idle = loaded(plan, "a", 0, 1)
     plan.handle(asks(2, "b"), 0)
     plan.handle(ChildBecameReady("c2"), 0)
-    assert plan.handle(KeepAliveChanged("a", 0), 1) == [StopChild(idle, "its keep-alive ran out")]
+    assert plan.handle(KeepAliveChanged("a", 0), 1) == [StopChild(idle, "somebody wants it gone")]
     assert plan.handle(KeepAliveChanged("b", 0), 1) == []
-    assert plan.handle(Left(2), 2) == [StopChild("c2", "its keep-alive ran out")]
+    assert plan.handle(Left(2), 2) == [StopChild("c2", "somebody wants it gone")]
+
+
+def test_a_request_after_an_unloading_brings_its_own_keep_alive():
+    plan = Scheduler(100)
+    plan.handle(asks(1, "a"), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(KeepAliveChanged("a", 0), 1)
+    plan.handle(asks(2, "a", keep=60), 2)
+    plan.handle(Left(1), 3)
+    plan.handle(Left(2), 4)
+    assert plan.handle(TimePassed(), 64) == [StopChild("c1", "its keep-alive ran out")]
 
 
 def test_a_negative_keep_alive_never_expires():

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
+from pathlib import Path
 
 from llamamgr.core.errors import BusyError, EngineError
-from llamamgr.supervise.tally import MOST_MODELS, THE_REST, Tally, kind_of
+from llamamgr.plan import scheduler
+from llamamgr.plan.events import KeySuperseded
+from llamamgr.supervise.tally import MOST_MODELS, THE_REST, Tally, kind_of, reason_of
 from tests.supervise.conftest import MIB, model
 
 TINY = "tiny:latest"
@@ -40,6 +44,26 @@ async def test_requests_that_wait_are_counted_while_they_do(fake_build, supervis
 async def hold(owner) -> None:
     async with owner.acquire(model()):
         pass
+
+
+async def test_an_unloading_that_somebody_asked_for_is_no_expiry(fake_build, supervisor) -> None:
+    async with supervisor(fake_build()) as owner:
+        await hold(owner)
+        await owner.unload(model())
+        assert dict(owner.tally.of(TINY).unloads) == {"asked": 1}
+
+
+def test_every_reason_the_plan_gives_has_a_word() -> None:
+    plan = Path(scheduler.__file__).parent
+    said = {
+        *re.findall(
+            r'"(its (?:ttl|keep-alive) ran out|somebody wants [^"]*)"', (plan / "scheduler.py").read_text()
+        ),
+        KeySuperseded("c1").reason,
+        "one of its slots is stuck",
+    }
+    assert len(said) == 6
+    assert {reason for reason in said if reason_of(reason) == "other"} == set()
 
 
 async def test_a_crash_is_counted_with_its_cause_and_the_next_start_is_a_restart(
