@@ -21,6 +21,12 @@ class Action(enum.StrEnum):
     create = "create"
     list = "list"
     remove = "remove"
+    ls = "ls"
+    rm = "rm"
+
+
+# as models are listed and removed
+_SHORT = {Action.ls: Action.list, Action.rm: Action.remove}
 
 
 def key(
@@ -58,6 +64,7 @@ def key(
     """
     from llamamgr.host.paths import Paths
 
+    action = _SHORT.get(action, action)
     paths = Paths.of_environment()
     limited = bool(models or endpoints or rate or parallel or priority or expires)
     if action is not Action.create and limited:

@@ -53,6 +53,13 @@ def test_programs_get_documents():
     assert (listed["priority"], listed["models"], listed["expires"] > listed["created"]) == (-2, [], True)
 
 
+def test_keys_are_listed_and_removed_by_the_short_words_for_models_too():
+    assert llamamgr("key", "create", "ann").returncode == 0
+    assert "ann" in llamamgr("key", "ls").stdout
+    assert llamamgr("key", "rm", "ann").returncode == 0
+    assert "ann" not in llamamgr("key", "ls").stdout
+
+
 def test_keys_are_listed_and_removed_by_name():
     for name in ("ann", "bob"):
         llamamgr("key", "create", name, "--parallel", "2")
