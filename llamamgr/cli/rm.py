@@ -23,36 +23,33 @@ def remove(
 
     paths = Paths.of_environment()
     index = Index(paths, load_config(paths))
-    failed: LlamamgrError | None = None
+    failures: list[LlamamgrError] = []
     for model in models:
         try:
             card = index.resolve(model)
-            if (
-                card.source == "store"
-                and [one.digest for one in index.listing().models].count(card.digest) == 1
-            ):
-                _unload(paths, card)
             making.delete(index.store, card)
         except LlamamgrError as error:
-            if len(models) > 1:
-                typer.echo(f"error: {error}", err=True)
-            failed = failed or error
+            if len(models) == 1:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            failures.append(error)
             continue
+        _unload(paths, card)
         typer.echo(f"{card.name} is removed")
         index.refresh()
-    if failed:
-        raise failed
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
 
 
 def _unload(paths: Paths, card: ModelCard) -> None:
-    """The engine of a model that is gone need not stay; without a daemon there is none."""
+    """What runs by the name of a model that is gone goes, too, though another model may share its files."""
     from llamamgr.core.errors import LlamamgrError
     from llamamgr.daemon.client import Control
 
     control = Control(paths)
     try:
         children = control.call("GET", "/control/ps", timeout=2.0)["children"]
-        if any(child["model"]["digest"] == card.digest for child in children):
+        if any(child["model"]["name"] == card.name for child in children):
             control.call("POST", "/control/stop-model", {"model": card.name, "now": False}, timeout=5.0)
     except LlamamgrError:
         return  # no daemon, or one that has no time for this: its keep-alive ends it

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from llamamgr.core.errors import UsageError
+from llamamgr.core.cards import ModelCard
+from llamamgr.core.errors import NotFoundError, UsageError
 from llamamgr.proxy import gate, replies
 from llamamgr.proxy.app import add_public_routes
+from llamamgr.proxy.models import loaded_as
 from llamamgr.proxy.services import SERVICES, Services, services_of
 
 
@@ -73,8 +75,21 @@ async def stop_model(request: web.Request) -> web.Response:
     except msgspec.DecodeError as error:
         raise UsageError(f'the body must be {{"model": name}}: {error}') from None
     services = services_of(request)
-    stopped = await services.children.unload(await services.resolve(body.model), now=body.now)
-    return _json({"stopped": stopped})
+    stopped = [
+        await services.children.unload(model, now=body.now) for model in await _meant(services, body.model)
+    ]
+    return _json({"stopped": any(stopped)})
+
+
+async def _meant(services: Services, name: str) -> list[ModelCard]:
+    """What is loaded by that name, whose model may be gone or another one by now, and what the index has of it."""
+    loaded = loaded_as(services.children, name)
+    try:
+        return [*loaded, await services.resolve(name)]
+    except NotFoundError:
+        if not loaded:
+            raise
+        return loaded
 
 
 async def reload(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp import web
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.digests import parse_digest
 from llamamgr.core.errors import InvalidNameError, LlamamgrError, NotFoundError, UsageError
+from llamamgr.core.hub import parse_model_name
 from llamamgr.core.names import ModelName
 from llamamgr.models import create as making
 from llamamgr.models.create import Wanted
@@ -22,6 +23,7 @@ from llamamgr.models.store import Incoming
 from llamamgr.proxy import replies
 from llamamgr.proxy.services import SERVICES, Services, services_of
 from llamamgr.proxy.writer import Writer
+from llamamgr.supervise.lease import Children
 from llamamgr.wire import ollama, ollama_models
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.ollama_models import CreateRequest
@@ -86,10 +88,16 @@ async def delete(request: web.Request) -> web.Response:
     services = services_of(request)
     card = await services.resolve(model)
     await asyncio.to_thread(making.delete, services.index.store, card)
-    listing = await asyncio.to_thread(services.index.refresh)
-    if all(other.digest != card.digest for other in listing.models):
-        await services.children.unload(card)
+    await asyncio.to_thread(services.index.refresh)
+    for loaded in loaded_as(services.children, card.name):
+        await services.children.unload(loaded)
     return web.Response()
+
+
+def loaded_as(children: Children, name: str) -> list[ModelCard]:
+    """The models of the children that ``ps`` lists by that name; the index may have another one of it by now, or none."""
+    key = parse_model_name(name).key
+    return [child.model for child in children.status() if parse_model_name(child.model.name).key == key]
 
 
 async def has_blob(request: web.Request) -> web.Response:

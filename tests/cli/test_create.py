@@ -105,6 +105,15 @@ def test_a_file_that_lies_elsewhere_is_not_removed(work: Path):
     assert "not found" in run("rm", "nope", code=4)
 
 
+def test_of_several_models_each_failure_is_told_once_and_the_others_are_removed(work: Path):
+    run("create", "mine", "-f", "-", stdin="FROM tinychat\n")
+    done = llamamgr("rm", "gone", "mine", "tinychat")
+    assert done.returncode == 4
+    assert done.stdout == "mine:latest is removed\n"
+    assert done.stderr.count("error: ") == done.stderr.count("hint: ") == 2
+    assert done.stderr.count("'gone' not found") == 1
+
+
 def test_a_pull_of_what_cannot_be_a_name_starts_nothing(work: Path):
     assert "invalid model name" in run("pull", "hf:only-org", code=2)
     assert not (work.parent / "run").exists()

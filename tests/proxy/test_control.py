@@ -17,7 +17,9 @@ from llamamgr.core.errors import (
     MissingToolError,
     PermissionDeniedError,
 )
+from llamamgr.core.names import ModelName
 from llamamgr.daemon.client import _error_of
+from llamamgr.models import create as making
 from llamamgr.proxy.control import build_control_app
 from tests.proxy.conftest import HI, Front, serving
 
@@ -93,6 +95,17 @@ async def test_ps_and_stop_model_show_and_end_a_child(control: Front) -> None:
     assert (child["model"]["name"], child["state"], child["queued"]) == ("tinychat:latest", "ready", 0)
     for expected in (True, False):
         assert await control.whole("/control/stop-model", model="tinychat") == (200, {"stopped": expected})
+
+
+async def test_stop_model_ends_what_ps_shows_though_the_model_is_gone(control: Front) -> None:
+    index = control.services.index
+    making.copy(index.store, index.resolve("tinychat"), ModelName.parse("mine"))
+    index.refresh()
+    await control.whole("/api/chat", model="mine", messages=HI)
+    making.delete(index.store, index.resolve("mine"))
+    index.refresh()
+    assert await control.whole("/control/stop-model", model="Mine") == (200, {"stopped": True})
+    assert (await control.whole("/control/stop-model", model="mine"))[0] == 404
 
 
 async def test_stop_model_names_what_is_wrong_with_its_body(control: Front) -> None:

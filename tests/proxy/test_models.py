@@ -88,6 +88,16 @@ async def test_a_made_model_is_listed_shown_copied_and_deleted_by_the_same_name(
     assert len(models["other:latest"]) == 64 and models["other:latest"] != models["tinychat:latest"]
 
 
+async def test_what_runs_by_the_name_of_a_deleted_model_goes_though_another_shares_its_file(
+    front: Front,
+) -> None:
+    await made(front, "mine", **{"from": "tinychat"}, system="S")
+    for name in ("mine", "tinychat"):
+        assert (await front.lines("/api/chat", model=name, messages=HI))[-1]["done"]
+    assert await removed(front, "mine") == (200, b"")
+    assert list(front.children.running) == ["tinychat:latest"]
+
+
 async def test_a_model_copied_onto_itself_stays_as_it_is(front: Front) -> None:
     for destination in ("tinychat", "TinyChat:latest", "registry.ollama.ai/library/tinychat"):
         async with front.post("/api/copy", {"source": "tinychat", "destination": destination}) as answer:
