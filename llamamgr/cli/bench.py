@@ -34,19 +34,21 @@ def bench(
     pp = prompt processing, tg = text generation, in tokens per second: the median of the runs, ± standard deviation. Everything
     after -- goes to llama-bench as it is, such as -p 512 -n 128 -r 5 -ngl 0.
     """
+    from llamamgr.cli.engine import ready_engine
     from llamamgr.cli.output import print_json
     from llamamgr.cli.quantize import find_source
     from llamamgr.core.bench_records import drops
     from llamamgr.host.paths import Paths
-    from llamamgr.host.settings import load_config
     from llamamgr.instances.bench import History, Subject, choose
     from llamamgr.instances.store import Store
 
     paths = Paths.of_environment()
-    store, preferred = Store(paths), load_config(paths).instance
+    store = Store(paths)
     if model.startswith("-"):  # `bench -- -p 64`: the first word behind -- is no model
         ctx.args, model = [model, *ctx.args], "selftest"
-    builds = [choose(store, name, preferred) for name in dict.fromkeys(instances or [""])]
+    builds = [
+        choose(store, name) if name else ready_engine(paths) for name in dict.fromkeys(instances or [""])
+    ]
     subject = Subject(model, str(find_source(model, paths)), tuple(ctx.args))
     now, past = _measure(builds, subject, History(paths))
     found = drops(now, past)

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 
 
 def chosen_instance(paths: Paths, flag: str = "", model: str = "") -> Choice:
-    """The instance by rule: ``flag``, environment, what ``config.toml`` says of ``model`` and then of all models, default."""
+    """The instance by rule: ``flag``, environment, what ``config.toml`` says of ``model`` and then of all models, default;
+    where that has no build, the only one that has, as for commands that run something.
+    """
     from llamamgr.host.settings import instance_settings, load_config
     from llamamgr.instances.choice import chosen
+    from llamamgr.instances.store import Store
 
     environment, configured = instance_settings(paths)
     own = load_config(paths).settings_of(model).instance if model else ""
-    return chosen(flag, environment, own, configured)
+    choice = chosen(flag, environment, own, configured)
+    return choice if choice.firm else choice.or_only(Store(paths).stand_in(choice.name))
 
 
 def running_children(paths: Paths) -> list[dict[str, Any]]:

@@ -162,8 +162,7 @@ def _base(name: str, index: Index, paths: Paths) -> ModelCard:
 
 
 def _quantizer(paths: Paths) -> Quantizer:
+    from llamamgr.cli.engine import ready_engine
     from llamamgr.daemon.quantizing import quantizer_of
-    from llamamgr.host.settings import load_config
-    from llamamgr.instances.store import Store
 
-    return quantizer_of(lambda: Store(paths).choose("", load_config(paths).instance), paths.data / "locks")
+    return quantizer_of(lambda: ready_engine(paths), paths.data / "locks")

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import Build
+    from llamamgr.host.paths import Paths
     from llamamgr.instances.store import Instance
 
 _HEAD = ("NAME", "ARCH", "BUILD", "COMMIT", "SIZE", "AGE", "VERIFIED", "CURRENT", "NOTE")
@@ -32,7 +33,8 @@ def instances(
     from llamamgr.host.paths import Paths
     from llamamgr.instances.store import Store
 
-    found, warnings = Store(Paths.of_environment()).instances()
+    paths = Paths.of_environment()
+    found, warnings = Store(paths).instances()
     if as_json:
         import json
 
@@ -46,7 +48,16 @@ def instances(
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not found:
-        print("no llama.cpp is installed yet\nhint: run `llamamgr install`", file=sys.stderr)
+        _tell_none(paths)
+
+
+def _tell_none(paths: Paths) -> None:
+    from llamamgr.instances.ladder import server_of_path
+    from llamamgr.instances.store import Store
+
+    server = server_of_path(Store(paths))
+    instead = f": models run on {server}, which is on PATH" if server else ""
+    print(f"no llama.cpp is installed yet{instead}\nhint: run `llamamgr install`", file=sys.stderr)
 
 
 def note_of(instance: Instance, build: Build) -> str:

@@ -58,14 +58,13 @@ def quantize(asked: Asked) -> None:
 
     Everything after -- goes to llama-quantize as it is.
     """
+    from llamamgr.cli.engine import ready_engine
     from llamamgr.core.errors import UsageError
     from llamamgr.host.paths import Paths
-    from llamamgr.host.settings import load_config
     from llamamgr.instances.quantize import known_types
-    from llamamgr.instances.store import Store
 
     paths = Paths.of_environment()
-    build = Store(paths).choose(asked.instance, load_config(paths).instance)
+    build = ready_engine(paths, asked.instance)
     types = known_types(build)
     if not asked.source and not asked.kinds:
         _print_types(types, asked.as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +12,17 @@ import msgspec
 from llamamgr.core.cards import Build, Capability, ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import MissingToolError
+from llamamgr.daemon.oracle import self_test
 from llamamgr.host.paths import Paths
 from llamamgr.host.settings import load_config
+from llamamgr.instances.ladder import engine
 from llamamgr.instances.store import Store
 from llamamgr.models.index import Index
 from llamamgr.models.single import card_of_file
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.wishes import key_of
+
+log = logging.getLogger(__name__)
 
 Transport = Literal["tcp", "unix"]
 
@@ -55,7 +60,14 @@ def look_up(order: Order) -> Wanted:
     path = Path(order.model) if is_path(order.model) else None
     model = card_of_file(path) if path else Index(paths, config).resolve(order.model)
     settings = msgspec.structs.replace(config.settings_of(model.name), parallel=order.parallel, pin=False)
-    build = Store(paths).choose(order.options.instance or settings.instance, config.instance)
+    build = engine(
+        Store(paths),
+        paths,
+        lambda: self_test(paths),
+        order.options.instance or settings.instance,
+        config.instance,
+        log.warning,
+    )
     scheduler = msgspec.structs.replace(
         config.scheduler, parallel=order.parallel, load_wait=order.ready_timeout
     )

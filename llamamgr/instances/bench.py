@@ -34,11 +34,11 @@ class Subject(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...] = ()
 
 
-def choose(store: Store, text: str, preferred: str) -> Build:
-    """The build that ``text`` means: an instance, or ``instance/build`` with the build's id or its bNNNN; "" = ``preferred``."""
+def choose(store: Store, text: str) -> Build:
+    """The build that ``text`` means: an instance, or ``instance/build`` with the build's id or its bNNNN."""
     name, slash, wanted = text.partition("/")
     if not slash:
-        return store.choose(name, preferred)
+        return store.current(name)
     builds = store.builds(name)
     found = [build for build in builds if wanted in (build.card.id, f"b{build.card.number}")]
     if not found:

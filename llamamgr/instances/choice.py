@@ -10,10 +10,17 @@ DEFAULT = "default"
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The chosen ``name`` and the ``rule`` that chose it, in words."""
+    """The chosen ``name`` and the ``rule`` that chose it, in words; a ``firm`` one was said of this command or model itself."""
 
     name: str
     rule: str
+    firm: bool = False
+
+    def or_only(self, name: str) -> Choice:
+        """This choice, or ``name``, which commands take since it alone has a build."""
+        if self.firm or name == self.name:
+            return self
+        return Choice(name, f"the only one that has a build; there is none of {self.name!r}")
 
 
 def chosen(flag: str = "", environment: str = "", model: str = "", configured: str = "") -> Choice:
@@ -22,11 +29,11 @@ def chosen(flag: str = "", environment: str = "", model: str = "", configured: s
     ``InvalidNameError`` when that can be no name.
     """
     rules = (
-        (flag, "named on the command line"),
-        (environment, "LLAMAMGR_INSTANCE in the environment"),
-        (model, "the model's own setting"),
-        (configured, "`instance` in config.toml"),
-        (DEFAULT, "the default, since nothing else is said"),
+        (flag, "named on the command line", True),
+        (environment, "LLAMAMGR_INSTANCE in the environment", False),
+        (model, "the model's own setting", True),
+        (configured, "`instance` in config.toml", False),
+        (DEFAULT, "the default, since nothing else is said", False),
     )
-    name, rule = next((name, rule) for name, rule in rules if name)
-    return Choice(parse_instance_name(name), rule)
+    name, rule, firm = next(one for one in rules if one[0])
+    return Choice(parse_instance_name(name), rule, firm)

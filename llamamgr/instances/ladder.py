@@ -68,7 +68,7 @@ def engine(
     try:
         build = store.choose(name, preferred)
     except MissingToolError as error:
-        found = "" if name or store.instances()[0] else find_tool(_SERVER)
+        found = "" if name else server_of_path(store)
         if not found:
             raise _ways(error) if not name else error from None
         from llamamgr.instances.link import borrowed  # brings what builds; the daemon rarely needs it
@@ -81,6 +81,11 @@ def engine(
     from llamamgr.instances.link import refreshed
 
     return refreshed(build, store, paths, test())
+
+
+def server_of_path(store: Store) -> str:
+    """The ``llama-server`` that is used since no instance is installed; "" where one is, or PATH has none."""
+    return "" if store.instances()[0] else find_tool(_SERVER) or ""
 
 
 def offer() -> Offer | None:

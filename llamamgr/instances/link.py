@@ -66,10 +66,16 @@ def refreshed(build: Build, store: Store, paths: Paths, test: SelfTest) -> Build
     return _linked(build.card.instance, server, paths, test, lambda progress: None)
 
 
+def known(server: Path, paths: Paths) -> Build | None:
+    """What ``borrowed`` remembers of ``server``; None when it was not tested yet, or is another program by now."""
+    folder = _shelf(server, paths)
+    return read_build(folder) if folder.is_dir() else None
+
+
 def borrowed(server: Path, paths: Paths, test: SelfTest) -> Build:
     """The llama.cpp around ``server`` as a build of no instance: tested once, remembered in the cache until it is replaced."""
-    shelf = paths.cache / "borrowed"
-    folder = shelf / f"{build_name(server)}-{fingerprint(server)}"
+    folder = _shelf(server, paths)
+    shelf = folder.parent
     if not folder.is_dir():
         with locked(shelf / "borrowed.lock", str(server), wait=600.0):
             if not folder.is_dir():
@@ -82,6 +88,10 @@ def borrowed(server: Path, paths: Paths, test: SelfTest) -> Build:
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
     return read_build(folder)
+
+
+def _shelf(server: Path, paths: Paths) -> Path:
+    return paths.cache / "borrowed" / f"{build_name(server)}-{fingerprint(server)}"
 
 
 def locate_server(where: str) -> Path:

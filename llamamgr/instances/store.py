@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,16 +131,21 @@ class Store:
         """
         if name:
             return self.current(name)
-        usable = {i.spec.name: b for i in self.instances()[0] if (b := i.current_build) is not None}
-        if preferred in usable:
-            return usable[preferred]
-        if len(usable) == 1:
-            return next(iter(usable.values()))
+        found = self.instances()[0]
+        usable = {i.spec.name: b for i in found if (b := i.current_build) is not None}
+        if (build := usable.get(stand_in(preferred, usable))) is not None:
+            return build
         if usable:
             raise NotFoundError(
-                f"there is no instance {preferred!r}", f"name one of: {', '.join(usable)} (--instance NAME)"
+                f"there is no instance {preferred!r}",
+                f"there are: {', '.join(usable)}; `llamamgr use NAME` chooses one for all commands",
             )
-        raise MissingToolError("no llama.cpp is installed yet", "run `llamamgr install`")
+        what = "no instance has a working build" if found else "no llama.cpp is installed yet"
+        raise MissingToolError(what, "run `llamamgr install`")
+
+    def stand_in(self, preferred: str) -> str:
+        """The instance whose build ``choose`` takes where only ``preferred`` is said."""
+        return stand_in(preferred, [i.spec.name for i in self.instances()[0] if i.current_build is not None])
 
     @contextlib.contextmanager
     def changing(self, name: str) -> Iterator[Workshop]:
@@ -300,6 +305,11 @@ def point(
     passed("current")
     write_ledger(folder, known.forgetting([build_id]).with_event(Event(build_id, why, now, reason)))
     passed("history")
+
+
+def stand_in(preferred: str, usable: Collection[str]) -> str:
+    """The only one of the ``usable`` instances (those that have a build) where ``preferred`` is none of them; else itself."""
+    return next(iter(usable)) if preferred not in usable and len(usable) == 1 else preferred
 
 
 def read_build(folder: Path) -> Build:

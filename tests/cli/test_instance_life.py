@@ -243,6 +243,45 @@ def test_what_lies_on_path_is_used_for_a_run_and_may_be_linked(foreign, store):
     assert quiet.returncode == 0 and "using" not in quiet.stderr
 
 
+def test_a_server_of_path_is_told_by_what_shows_and_taken_by_all_that_run_one(foreign, tmp_path):
+    path = f"{foreign}:{os.environ['PATH']}"
+    assert f"llama.cpp not tested yet, {foreign}/llama-server of PATH" in good("version", PATH=path)
+    assert llamamgr("llama-server", "--version", PATH=path).returncode == 0
+    told = json.loads(good("version", "--json", PATH=path))["llama.cpp"]
+    assert told.startswith("b") and f"{foreign}/llama-server of PATH" in told
+    assert f"models run on {foreign}/llama-server" in llamamgr("instances", PATH=path).stderr
+    for words in (("bench",), ("quantize",)):
+        done = llamamgr(*words, PATH=path)
+        assert "using" in done.stderr and "no llama.cpp is installed" not in done.stderr
+
+
+def test_the_only_instance_is_the_one_that_every_command_means(store):
+    for number in (1, 2):
+        publish(store, "ext", f"b{number}", created=float(number))
+    assert "instance ext" in good("version")
+    assert "ext (chosen by: the only one that has a build; there is none of 'default')" in good(
+        "instance", "show"
+    )
+    assert good("rollback").startswith("ext: ")
+    good("pin", "ext")
+    assert good("update", LLAMAMGR_INSTANCE="nix").startswith("ext: pinned")
+    assert "there is no instance 'nix'" in llamamgr("instance", "show", "nix").stderr
+
+
+def test_version_tells_why_it_cannot_name_the_build(store, own_home):
+    assert "llama.cpp not installed (run `llamamgr install`)" in good("version", PATH=str(own_home))
+    for name in ("one", "two"):
+        publish(store, name, "b1")
+    assert (
+        "llama.cpp not known: there is no instance 'default'\nhint: there are: one, two; `llamamgr use NAME`"
+        in good("version")
+    )
+    (own_home / "config").mkdir(exist_ok=True)
+    (own_home / "config" / "config.toml").write_text("keep_alife = '5m'\n")
+    told = json.loads(good("version", "--json"))
+    assert told["llama.cpp"] is None and "keep_alife" in told["problem"]
+
+
 def test_on_a_terminal_a_link_tells_what_is_done_and_nothing_else(foreign):
     words = ["-m", "llamamgr", "link", "system", str(foreign)]
     with pexpect.spawn(

@@ -65,10 +65,10 @@ def test_the_history_is_bounded_and_the_oldest_goes_first(build, paths, monkeypa
 
 def test_a_build_is_chosen_by_instance_id_or_number(run_install, store):
     made = run_install(cmake="-DFAKE_ANSWER='the right answer'").build
-    for text in ("", "default", f"default/{made.card.id}", f"default/b{made.card.number}"):
-        assert choose(store, text, "default") == made
+    for text in ("default", f"default/{made.card.id}", f"default/b{made.card.number}"):
+        assert choose(store, text) == made
     with pytest.raises(NotFoundError) as caught:
-        choose(store, "default/b99999", "default")
+        choose(store, "default/b99999")
     assert made.card.id in caught.value.hint
 
 
