@@ -32,7 +32,6 @@ def create(
     """Make a model of a Modelfile. Weights stay where they are; a base that is not here is pulled."""
     from llamamgr.cli.stage_progress import telling
     from llamamgr.cli.transfer_progress import show
-    from llamamgr.core.modelfile import parse_modelfile
     from llamamgr.core.names import ModelName
     from llamamgr.host.paths import Paths
     from llamamgr.host.settings import load_config
@@ -40,8 +39,7 @@ def create(
     from llamamgr.models.index import Index
 
     wanted_name = ModelName.parse(name)
-    data, folder = _read(file)
-    said = parse_modelfile(data)
+    said, folder = _read(file)
     _check(said)
     paths = Paths.of_environment()
     index = Index(paths, load_config(paths))
@@ -58,21 +56,33 @@ def create(
     typer.echo(f'next: llamamgr run {wanted_name.short} "hello"')
 
 
-def _read(file: str) -> tuple[bytes, Path]:
-    """The Modelfile's bytes, and the folder that its paths start from."""
+def _read(file: str) -> tuple[Modelfile, Path]:
+    """What the Modelfile says, and the folder that its paths start from."""
     import sys
 
     from llamamgr.core.errors import NotFoundError
 
     if file == "-":
-        return sys.stdin.buffer.read(), Path.cwd()
+        return _parsed(sys.stdin.buffer.read(), "standard input"), Path.cwd()
     candidates = [Path(file).expanduser()] if file else [Path(name) for name in _NAMES]
     for path in candidates:
         if path.is_file():
-            return path.read_bytes(), path.absolute().parent
+            return _parsed(path.read_bytes(), str(path)), path.absolute().parent
     raise NotFoundError(
         f"there is no {file or 'Modelfile here'}", "write one that begins with FROM, or name it with -f"
     )
+
+
+def _parsed(data: bytes, origin: str) -> Modelfile:
+    """A fault is told with the file that has it; the line is told already, in Ollama's words."""
+    from llamamgr.core.errors import UsageError
+    from llamamgr.core.modelfile import parse_modelfile
+
+    try:
+        return parse_modelfile(data)
+    except UsageError as error:
+        gap = " " if error.what.startswith("(line ") else ": "
+        raise UsageError(f"{origin}{gap}{error.what}", error.hint) from None
 
 
 def _check(said: Modelfile) -> None:
@@ -150,13 +160,18 @@ def _adapters(text: str, folder: Path) -> list[Path]:
 
 def _base(name: str, index: Index, paths: Paths) -> ModelCard:
     from llamamgr.cli.transfer_progress import follow
-    from llamamgr.core.errors import NotFoundError
+    from llamamgr.core.errors import LlamamgrError, NotFoundError
     from llamamgr.daemon.spawn import ensure_daemon
 
     try:
         return index.resolve(name)
-    except NotFoundError:
-        follow(ensure_daemon(paths).lines("/api/pull", {"model": name}))
+    except NotFoundError as missing:
+        control = ensure_daemon(paths)
+        try:
+            follow(control.lines("/api/pull", {"model": name}))
+        except LlamamgrError as error:
+            what = f"FROM {name}: there is no such model here, and it cannot be pulled: {error.what}"
+            raise type(error)(what, missing.hint) from None
         index.refresh()
         return index.resolve(name)
 

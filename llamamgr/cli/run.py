@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -20,7 +21,7 @@ _HELP = "/bye leaves, /clear forgets the conversation, /? shows this"
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A model of `llamamgr list`.")],
+    model: Annotated[str, typer.Argument(help="A model of `llamamgr list`, or a GGUF file.")],
     prompt: Annotated[
         list[str] | None, typer.Argument(help="The prompt; `-` or a pipe reads it from standard input.")
     ] = None,
@@ -43,10 +44,35 @@ def run(
     chat = Chat(
         [{"role": "system", "content": system}] if system else [], shows_thinking=bool(think), verbose=verbose
     )
+    if not private:
+        model, private = _known_by_name(model)
     if private:
         _run_private(chat, model, text, think, keep_alive)
     else:
         _run_on_daemon(chat, model, text, think, keep_alive)
+
+
+def _known_by_name(model: str) -> tuple[str, bool]:
+    """The name of the model that a path is, and whether it has none, so that only a private server can run it."""
+    from llamamgr.core.names import is_path
+
+    if not is_path(model):
+        return model, False
+    from llamamgr.host.paths import Paths
+    from llamamgr.host.settings import load_config
+    from llamamgr.models.index import Index
+    from llamamgr.models.single import card_of_file
+
+    paths = Paths.of_environment()
+    file = os.path.realpath(card_of_file(Path(model)).path)
+    listing = Index(paths, load_config(paths)).refresh()
+    name = next((card.name for card in listing.models if file in map(os.path.realpath, card.parts)), "")
+    if not name:
+        note = (
+            "no folder of models_dirs holds it, so it runs on a server of this command's own, as by --private"
+        )
+        print(f"note: {note}", file=sys.stderr)
+    return name or model, not name
 
 
 def _run_on_daemon(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
@@ -75,7 +101,8 @@ def _run_private(chat: Chat, model: str, text: str | None, think: bool | None, k
     from llamamgr.host.processes import terminate_as_interrupt
 
     if keep_alive:
-        raise UsageError("--keepalive means nothing with --private", "the model goes when this command ends")
+        hint = "the model goes when this command ends; one of a folder in models_dirs stays with the daemon"
+        raise UsageError("--keepalive means nothing to a server of the command's own", hint)
     with terminate_as_interrupt(), LlamaServer(model) as server:
         if text is None:
             server.start()

@@ -43,9 +43,8 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
         if not (
             _HOST.match(host) and _NAMESPACE.match(namespace) and _PART.match(model) and _PART.match(tag)
         ):
-            raise InvalidNameError(
-                "invalid model name", f"{text!r} is not [host/][namespace/]model[:tag]; try `llamamgr list`"
-            )
+            hint = f"{text!r} is not [host/][namespace/]model[:tag]; try `llamamgr list`"
+            raise InvalidNameError("invalid model name", path_hint(text) or hint)
         return cls(host, namespace, model, tag)
 
     @property
@@ -68,6 +67,19 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
     @property
     def full(self) -> str:
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+
+def is_path(model: str) -> bool:
+    """Whether ``model`` is the path of a file: names never begin like one, and such as end like one have a tag."""
+    return model.startswith(("/", "./", "../", "~")) or (model.lower().endswith(".gguf") and ":" not in model)
+
+
+def path_hint(model: str) -> str:
+    """What to do with a path where a name is wanted; "" for what is none."""
+    if not is_path(model):
+        return ""
+    how = "by name a file is known once its folder is among models_dirs in config.toml"
+    return f"{model!r} is a path: `llamamgr run PATH` takes one; {how}"
 
 
 def parse_instance_name(text: str) -> str:

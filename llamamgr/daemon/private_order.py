@@ -12,6 +12,7 @@ import msgspec
 from llamamgr.core.cards import Build, Capability, ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import MissingToolError
+from llamamgr.core.names import is_path
 from llamamgr.daemon.oracle import self_test
 from llamamgr.host.paths import Paths
 from llamamgr.host.settings import load_config
@@ -90,11 +91,6 @@ class OneBuild(msgspec.Struct, frozen=True):
 
     def give_up(self, build: Build, reason: str) -> Build | None:
         return None
-
-
-def is_path(model: str) -> bool:
-    """Names have no suffix ``.gguf`` and never begin like a path."""
-    return model.lower().endswith(".gguf") or model.startswith(("/", "./", "../", "~"))
 
 
 def _reached_by(build: Build, order: Order) -> Build:

@@ -245,4 +245,7 @@ def _message(body: bytes) -> str:
 def _said(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer"
-    return str(error) or type(error).__name__
+    error = getattr(
+        error, "os_error", error
+    )  # what the system says, without the client's own words around it
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -16,7 +16,7 @@ from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
 from llamamgr.core.hub import has_tag, parse_model_name
-from llamamgr.core.names import ModelName
+from llamamgr.core.names import ModelName, path_hint
 from llamamgr.host.paths import Paths
 from llamamgr.models.cache import FactCache
 from llamamgr.models.facts import FileFacts, load_header, read_facts
@@ -28,6 +28,8 @@ from llamamgr.models.stored import Shelf
 _FRESH = 1.0  # seconds for which the folders are taken to be as they were
 _MOST_ASKED = 1024
 _FRESH_AFTER_MISS = 0.05
+_LIKE = 0.6  # of 1: how like a name must be to have been meant
+_TELLING = 3  # characters of a name that tell which one is meant
 _PREFERRED_TAGS = ("q4_k_m", "q8_0")  # llama.cpp's own order when no tag is asked for
 
 
@@ -83,7 +85,7 @@ class Index:
             card = _lookup(self._current(age), wanted, tagged)
             if card:
                 return card
-        raise NotFoundError(f"model '{name}' not found", self._hint(wanted))
+        raise NotFoundError(f"model '{name}' not found", path_hint(name) or self._hint(wanted))
 
     def named(self, name: str) -> ModelCard | None:
         """The model that bears this very name, aliases aside; None when there is none, or it cannot be a name."""
@@ -151,24 +153,15 @@ class Index:
         unusable = self._unusable(wanted)
         if unusable:
             return f"{unusable.path} cannot be used: {unusable.reason}"
-        return self._near(wanted)
+        names = _near(wanted, [ModelName.parse(card.name) for card in self._current(_FRESH).listing.models])
+        said = f"did you mean {' or '.join(names)}? " if names else ""
+        return f"{said}`llamamgr list` shows what there is"
 
     def _unusable(self, wanted: ModelName) -> SkippedFile | None:
         """A file that bears the name that was asked for and was passed over."""
         asked = {wanted.model.lower(), f"{wanted.model}-{wanted.tag}".lower()}
         skipped = self._current(_FRESH).listing.skipped
         return next((file for file in skipped if Path(file.path).stem.lower() in asked), None)
-
-    def _near(self, wanted: ModelName) -> str:
-        import difflib
-
-        models = self._current(_FRESH).listing.models
-        spellings = {spelling: card.name for card in models for spelling in _spellings(card)}
-        near = difflib.get_close_matches(wanted.short.lower(), spellings, n=3, cutoff=0.5)
-        near += difflib.get_close_matches(wanted.repository.lower(), spellings, n=3)
-        names = list(dict.fromkeys(spellings[spelling] for spelling in near))
-        said = f"did you mean {' or '.join(names[:3])}? " if names else ""
-        return f"{said}`llamamgr list` shows what there is"
 
 
 class _Reading:
@@ -237,9 +230,19 @@ def _preference(card: ModelCard) -> tuple[int, str]:
     return place, card.name.lower()
 
 
-def _spellings(card: ModelCard) -> tuple[str, str]:
-    name = ModelName.parse(card.name)
-    return name.short.lower(), name.repository.lower()
+def _near(wanted: ModelName, names: Iterable[ModelName]) -> list[str]:
+    """Up to three names that may have been meant, the likest first; tags are compared only where the rest is near."""
+    import difflib
+
+    def likeness(name: ModelName) -> tuple[float, float]:
+        mine, other = wanted.repository.lower(), name.repository.lower()
+        ratio = difflib.SequenceMatcher(None, mine, other).ratio()
+        begun = len(mine) >= _TELLING and mine in other
+        tags = difflib.SequenceMatcher(None, wanted.tag.lower(), name.tag.lower()).ratio()
+        return max(ratio, _LIKE if begun else 0.0), tags
+
+    found = sorted(((likeness(name), name.short) for name in names), reverse=True)
+    return [short for (ratio, _), short in found if ratio >= _LIKE][:3]
 
 
 def _gone(known: Iterable[str], folders: Iterable[str], found: Iterable[str]) -> list[str]:

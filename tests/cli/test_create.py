@@ -75,8 +75,8 @@ def test_paths_start_from_the_modelfiles_folder(work: Path):
         ("FROM ./empty", 2, "holds no GGUF file"),
         ("FROM tinychat\nADAPTER nothing", 4, "there is no adapter"),
         ("FROM tinychat\nTEMPLATE {{ .Prompt", 2, "template error: template: :1: unclosed action"),
-        ("FROM tinychat\nPARAMETER tempr 1", 2, "(line 2): unknown parameter 'tempr'"),
-        ("SYSTEM x", 2, "no FROM line"),
+        ("FROM tinychat\nPARAMETER tempr 1", 2, "standard input (line 2): unknown parameter 'tempr'"),
+        ("SYSTEM x", 2, "standard input: no FROM line"),
         ("FROM tinychat\nFROM tinyembed", 2, "FROM names two models"),
     ],
 )

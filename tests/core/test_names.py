@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamgr.core.errors import InvalidNameError
-from llamamgr.core.names import ModelName, parse_instance_name
+from llamamgr.core.names import ModelName, is_path, parse_instance_name
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,18 @@ def test_case_does_not_tell_names_apart():
 def test_what_cannot_be_a_name_is_refused(text: str):
     with pytest.raises(InvalidNameError, match="invalid model name"):
         ModelName.parse(text)
+
+
+@pytest.mark.parametrize("text", ["/m/a.gguf", "./a", "../a/b.gguf", "~/a.gguf", "a.GGUF", "models/a.gguf"])
+def test_a_path_is_told_from_a_name(text: str):
+    assert is_path(text)
+    assert not any(map(is_path, ("a:latest", "hf:org/repo:a.gguf", "hf.co/org/repo:a.gguf", "org/a.gguf:q4")))
+
+
+def test_a_path_in_the_place_of_a_name_is_told_what_takes_one():
+    with pytest.raises(InvalidNameError) as caught:
+        ModelName.parse("/m/n/o/a.gguf")
+    assert "run PATH" in caught.value.hint and "models_dirs" in caught.value.hint
 
 
 @given(st.text(max_size=60))

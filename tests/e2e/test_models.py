@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,27 @@ def test_the_ollama_client_pulls_with_progress_and_chats(client: ollama.Client, 
     assert client.chat("far:1b", ask()).message.content == ANSWER
     with pytest.raises(ollama.ResponseError, match="file does not exist"):
         client.pull("nope")
+
+
+def test_a_base_that_is_nowhere_is_named_by_the_command_line(client: ollama.Client):
+    done = llamamgr("create", "x", "-f", "-", stdin="FROM tinychatt\n")
+    assert done.returncode == 4
+    assert "FROM tinychatt: there is no such model here, and it cannot be pulled: " in done.stderr
+    assert "hint: did you mean tinychat:latest" in done.stderr
+
+
+def test_a_model_is_run_by_its_path_where_the_daemon_has_it_if_it_does(
+    client: ollama.Client, tmp_path: Path, home_with_models: Path
+):
+    known, unknown = home_with_models / "gguf" / "tinychat.gguf", tmp_path / "other.gguf"
+    assert llamamgr("run", str(known), "hi").stdout.strip() == ANSWER
+    assert [model.model for model in client.ps().models] == ["tinychat:latest"]
+    shutil.copy(TINY, unknown)
+    done = llamamgr("run", str(unknown), "hi")
+    assert (done.stdout.strip(), "by --private" in done.stderr) == (ANSWER, True)
+    assert len(client.ps().models) == 1
+    gone = llamamgr("run", str(tmp_path / "gone.gguf"), "hi")
+    assert (gone.returncode, "there is no file" in gone.stderr) == (4, True)
 
 
 def test_the_command_line_pulls_from_the_hub_and_runs(client: ollama.Client, fake: FakeRegistry):

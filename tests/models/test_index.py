@@ -88,6 +88,30 @@ def test_an_unknown_name_is_told_with_near_ones(index: Index, write: Write):
         index.resolve("no name!")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ("nix", ()),
+        ("nope:latest", ()),
+        ("nonexist", ()),
+        ("tinychap", ("tinychat:latest",)),
+        ("llama", ("Llama-3.2-1B-Instruct:Q8_0",)),
+        ("tinychat:q4", ("tinychat:latest",)),
+        ("Llama-3.2-1B-Instruct:Q8", ("Llama-3.2-1B-Instruct:Q8_0", "Llama-3.2-1B-Instruct:Q4_K_M")),
+    ],
+)
+def test_a_name_is_near_by_more_than_its_tag(index: Index, write: Write, wanted: str, meant: tuple[str, ...]):
+    for name in ("tinychat", "tinyembed", "Llama-3.2-1B-Instruct-Q8_0", "Llama-3.2-1B-Instruct-Q4_K_M"):
+        write(f"{name}.gguf")
+    with pytest.raises(NotFoundError) as caught:
+        index.resolve(wanted)
+    told = caught.value.hint.partition("?")[0].removeprefix("did you mean ").split(" or ")
+    if meant:
+        assert tuple(told[: len(meant)]) == meant
+    else:
+        assert caught.value.hint == "`llamamgr list` shows what there is"
+
+
 def test_unchanged_files_are_not_read_again_even_by_another_process(
     paths: Paths, index: Index, write: Write, reads: list[str]
 ):
