@@ -135,14 +135,17 @@ def _place(output: str, store: Path, quantizes: bool) -> tuple[Path, str]:
 
 def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list[Path], list[Quantized]]:
     """The converted files that are kept, and the quantised ones."""
-    from llamamgr.host.outputs import refuse_existing, scratch_beside
+    from llamamgr.host.outputs import refuse_existing, require_folder, scratch_beside
     from llamamgr.instances import python_environment
     from llamamgr.instances.convert import check
     from llamamgr.instances.quantize import Order as Quantizing
     from llamamgr.instances.quantize import quantize
 
+    targets = [target for _, target in plan.quants]
+    for folder in (plan.folder, *(target.parent for target in targets)):
+        require_folder(folder, plan.asked.output, paths.models)
     if not plan.asked.force:  # what is known now should not fail after an hour
-        for target in [plan.folder / plan.file] * bool(plan.file) + [target for _, target in plan.quants]:
+        for target in [plan.folder / plan.file] * bool(plan.file) + targets:
             refuse_existing(target)
     for order in _orders(plan, tell, weights=False):  # an hour's download should not end in a refusal
         check(order)

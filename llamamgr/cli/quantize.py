@@ -85,11 +85,14 @@ quantize.context_settings = context_settings  # type: ignore[attr-defined]
 def _orders(asked: Asked, types: tuple[QuantType, ...], paths: Paths) -> list[Order]:
     """One for each type."""
     from llamamgr.core.quant_types import find_type
+    from llamamgr.host.outputs import require_folder
     from llamamgr.instances.quantize import Order, several_targets
 
     path = find_source(asked.source, paths)
     kinds = [find_type(types, kind) for kind in asked.kinds or ()]
     targets = several_targets(path, kinds, asked.output, paths.models)
+    for _, target in targets:
+        require_folder(target.parent, asked.output, paths.models)
     flags = _flags(asked)
     return [Order(path, target, kind, flags, asked.threads, replace=asked.force) for kind, target in targets]
 

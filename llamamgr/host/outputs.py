@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from llamamgr.core.errors import ConflictError, PermissionDeniedError
+from llamamgr.core.errors import ConflictError, NotFoundError, PermissionDeniedError
 from llamamgr.host.files import disk_full_as_error, locked
 
 
@@ -40,6 +40,19 @@ def refuse_existing(target: Path) -> None:
     """``ConflictError`` when ``target`` is there already."""
     if target.exists() or target.is_symlink():
         raise ConflictError(f"{target} exists already", "name another with --output, or overwrite it with -f")
+
+
+def require_folder(folder: Path, output: str, own: Path) -> None:
+    """``NotFoundError`` when the ``folder`` that ``output`` leads to is not there.
+
+    One that is asked for as such, by a / at the end, is made where the folder above it is there, ``own`` as it is needed.
+    """
+    if output.endswith("/"):
+        folder = folder.parent
+    if not folder.is_dir() and folder != own and own not in folder.parents:
+        raise NotFoundError(
+            f"there is no folder {folder}", f"name another with --output, or: mkdir -p {folder}"
+        )
 
 
 def reveal(made: Path, target: Path, *, replace: bool) -> Path:

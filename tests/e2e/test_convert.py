@@ -137,9 +137,12 @@ def test_quantize_lists_types_tells_sizes_and_passes_options_on(
         (("-i", str(tmp_path / "no.gguf"), "-q", "Q8_0"), 4),
         (("-i", str(tmp_path / "mixed-Q4_K_M.gguf"), "-q", "Q8_0"), 13),
         (("-i", "selftest", "-q", "Q8_0", "--", "--bogus"), 13),
+        (("-i", "selftest", "-q", "Q8_0", "-o", str(tmp_path / "gone" / "a.gguf")), 4),
+        (("-i", "selftest", "-q", "Q8_0", "-o", f"{tmp_path}/gone/deeper/"), 4),
     ):
         failed = llamamgr("quantize", *arguments)
         assert failed.returncode == code and "hint: " in failed.stderr, failed.stderr
+    assert f"there is no folder {tmp_path}/gone" in failed.stderr and not (tmp_path / "gone").exists()
 
 
 def test_bench_shows_figures_remembers_them_and_draws_them(real_build: Build, own_home: Path, tmp_path: Path):
