@@ -43,6 +43,8 @@ def fit(
         return
     slots = "slot" if found.parallel == 1 else "slots"
     print(f"{found.model} on {found.build}: {found.parallel} {slots} of {found.context} tokens\n")
+    if found.asked > found.context:
+        print(f"  of the {found.asked} tokens asked for, it was trained for {found.context}\n")
     for title, rows in (
         ("Estimate", _estimate(found)),
         ("llama-fit-params", _engine(found)),

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import msgspec
 import typer
 
+from llamamgr.core.sizes import human_size
+
+__all__ = ["harmless", "human_size", "print_json", "print_table"]
+
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "?")
 
 
@@ -26,13 +30,3 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json(document: object) -> None:
     """One document, indented."""
     typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
-
-
-def human_size(size: int) -> str:
-    """Decimal units as Ollama shows them: ``1.8 MB``, ``4.7 GB``."""
-    value, unit = float(size), "B"
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"

@@ -31,6 +31,8 @@ from llamamgr.supervise.wishes import Wish, merged, variant_of
 class Fit(msgspec.Struct, frozen=True):
     """The whole answer. Sizes are bytes; devices are ``host`` and the engine's own names.
 
+    ``asked`` is the context that was asked for, by the caller or the model's settings (0 = none); no slot gets more than the model
+    was trained for.
     ``engine`` is what llama-fit-params says by device ({} = nothing), ``sizes`` and ``foreign`` are of each GPU: all of it, and
     what other programs hold. ``places`` are all candidates, best first; ``place`` is the one that it would get were nothing else
     loaded, None when it fits nowhere.
@@ -39,6 +41,7 @@ class Fit(msgspec.Struct, frozen=True):
     model: str
     build: str
     context: int
+    asked: int
     parallel: int
     parts: Parts
     engine: dict[str, int]
@@ -106,6 +109,7 @@ def _fit(
         model=wish.model.name,
         build=wish.build.key,
         context=wish.shape.context,
+        asked=wish.options.context,
         parallel=wish.shape.parallel,
         parts=wish.shape.parts or Parts(0, 0, 0, 0),
         engine={} if said == NOTHING else said.whole or {HOST: said.alone},

@@ -29,6 +29,7 @@ import math
 
 import msgspec
 
+from llamamgr.core.sizes import human_size
 from llamamgr.plan.clearance import Clearance
 from llamamgr.plan.events import (
     AwaitMemory,
@@ -135,7 +136,10 @@ class Scheduler(Situation):
         if self.fitting(event.key) is None and self.is_too_big(event):
             least = min(place.total for place in event.placements)
             most = sum(self.budget.values())
-            self._refuse(event.request, "too_big", f"it needs about {least} bytes, the budget is {most}")
+            detail = (
+                f"it needs about {human_size(least)}, and there are {human_size(max(0, most))} for models"
+            )
+            self._refuse(event.request, "too_big", detail)
         elif len(self.waiting) >= self.limits.max_queue:
             self._refuse(event.request, "queue_full", f"{len(self.waiting)} requests wait already", 1)
         else:

@@ -47,6 +47,12 @@ class Nursery:
             return
         if running.child.launch.unsaid:
             log.warning("build %s has no option for: %s", build.key, ", ".join(running.child.launch.unsaid))
+        asked, context = wish.options.context, wish.shape.context
+        if asked > context:
+            name = wish.model.name
+            log.warning(
+                "%s gets %d tokens of context, all it was trained for; asked were %d", name, context, asked
+            )
         self._judge.started(build)
         means.memory.before_load(running)
         self._running[child_id] = running

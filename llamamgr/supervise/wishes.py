@@ -16,19 +16,20 @@ from llamamgr.plan.events import ChildKey
 from llamamgr.plan.memory import Shape
 from llamamgr.supervise.lease import LoadOptions
 
-# llama-server options that llamamgr itself decides, and the key of a model's settings that does
+_INSIDE = "an engine listens where only llamamgr reaches it; server.host in config.toml is where clients do"
+# llama-server options that llamamgr itself decides, and what to do instead
 _OWNED = {
-    "--model": "the model's own name",
-    "--alias": "the model's own name",
-    "--host": "nothing: children listen where llamamgr says",
-    "--port": "nothing: children listen where llamamgr says",
-    "--api-key": "nothing: children are not reachable from outside",
-    "--parallel": "parallel",
-    "--ctx-size": "context",
-    "--model-draft": "draft_model",
-    "--spec-draft-model": "draft_model",
-    "--mmproj": "projector",
-    "--lora": "adapters",
+    "--model": "the file of the model is taken, by its name",
+    "--alias": "give the model `aliases` instead",
+    "--host": _INSIDE,
+    "--port": _INSIDE,
+    "--api-key": "an engine is not reachable from outside; `llamamgr key create` makes keys for clients",
+    "--parallel": "give the model `parallel` instead",
+    "--ctx-size": "give the model `context` instead, in tokens per slot",
+    "--model-draft": "give the model `draft_model` instead",
+    "--spec-draft-model": "give the model `draft_model` instead",
+    "--mmproj": "give the model `projector` instead",
+    "--lora": "give the model `adapters` instead",
 }
 
 
@@ -132,7 +133,7 @@ def _check(option: str, known: Mapping[str, str], build: Build) -> None:
         raise ConfigError(f"build {build.key} has no llama-server option {option}", hint)
     owner = _OWNED.get(known.get(option, option)) or _OWNED.get(option)
     if owner:
-        raise ConfigError(f"{option} cannot be set in flags", f"what decides it: {owner}")
+        raise ConfigError(f"{option} cannot be set in flags: llamamgr decides it", owner)
 
 
 def conflicts_of(

@@ -33,6 +33,13 @@ def test_estimate_and_engine_are_told_part_by_part(real_build):
         assert word in done.stdout
 
 
+def test_a_context_beyond_what_the_model_was_trained_for_is_told(real_build, own_home):
+    assert "of the 99999999 tokens asked for, it was trained for" in run("selftest", "-c", "99999999").stdout
+    (own_home / "config").mkdir(exist_ok=True)
+    (own_home / "config" / "config.toml").write_text("[models.selftest]\ncontext = 10000000\n")
+    assert "of the 10000000 tokens asked for, it was trained for" in run("selftest").stdout
+
+
 def test_the_same_for_programs(real_build):
     found = json.loads(run("selftest", "--context", "4096", "--parallel", "8", "--json").stdout)
     assert (found["context"], found["parallel"]) == (4096, 8)

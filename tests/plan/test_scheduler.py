@@ -210,6 +210,11 @@ def test_what_can_never_fit_is_refused_at_once():
     assert Scheduler(5).handle(asks(1), 0)[0].why == "too_big"
 
 
+def test_what_does_not_fit_is_told_in_units_for_people():
+    [refused] = Scheduler(1_500_000).handle(asks(1, need=47_185_920), 0)
+    assert refused.detail == "it needs about 47 MB, and there are 1.5 MB for models"
+
+
 def test_a_demand_that_waited_too_long_is_refused_with_retry_after():
     plan = Scheduler(10, Limits(queue_wait=30))
     plan.handle(asks(1, "a"), 0)

@@ -309,6 +309,13 @@ async def test_a_wrong_flag_is_told_with_what_was_meant(supervisor, fake_build, 
         assert hint in caught.value.hint
 
 
+async def test_a_context_beyond_the_trained_one_is_told_by_the_log(fake_build, supervisor, caplog) -> None:
+    settings = {"models": {"tiny": ModelConfig(context=10_000_000)}}
+    async with supervisor(fake_build(), config=settings) as owner, owner.acquire(model()) as lease:
+        assert lease.context == 2048
+    assert "gets 2048 tokens of context, all it was trained for; asked were 10000000" in caplog.text
+
+
 async def test_a_new_configuration_drains_only_the_children_it_concerns(supervisor, fake_build):
     async with supervisor(fake_build()) as owner:
         async with owner.acquire(model("one")) as first, owner.acquire(model("two")):
