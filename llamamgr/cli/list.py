@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -11,8 +12,11 @@ from llamamgr.cli.output import human_size, print_json, print_table
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import ModelCard
+    from llamamgr.core.config import Config
     from llamamgr.host.paths import Paths
     from llamamgr.models.scan import Listing
+
+Aliases: TypeAlias = Mapping[str, tuple[str, ...]]
 
 _HEAD = ("NAME", "ID", "SIZE", "QUANT", "ARCH", "CONTEXT", "MODIFIED")
 _AGES = (
@@ -37,13 +41,13 @@ def list_models(
     from llamamgr.models.index import Index
 
     paths = Paths.of_environment()
-    listing = _without_fault_of_home(paths, Index(paths, load_config(paths)).refresh())
+    config = load_config(paths)
+    index = Index(paths, config)
+    listing, aliases = _without_fault_of_home(paths, index.refresh()), index.aliases()
     if as_json:
-        _print_json(listing)
+        _print_json(listing, aliases, config)
         return
-    head = (*_HEAD, "FILE") if verbose else _HEAD
-    now = time.time()
-    print_table(head, [(*_row(card, now), card.path)[: len(head)] for card in listing.models])
+    _print(listing, aliases, verbose)
     _tell_skipped(listing, verbose)
 
 
@@ -69,6 +73,16 @@ def _without_fault_of_home(paths: Paths, listing: Listing) -> Listing:
     typer.echo(f"warning: {error}", err=True)
     others = tuple(file for file in listing.skipped if file.path != folder)
     return msgspec.structs.replace(listing, skipped=others)
+
+
+def _print(listing: Listing, aliases: Aliases, verbose: bool) -> None:
+    """The table; a column of other names only where a model has one."""
+    head = (*_HEAD, *(["ALIASES"] if aliases else []), *(["FILE"] if verbose else []))
+    now, rows = time.time(), []
+    for card in listing.models:
+        others = [", ".join(aliases.get(card.name, ())) or "-"] if aliases else []
+        rows.append((*_row(card, now), *others, *([card.path] if verbose else [])))
+    print_table(head, rows)
 
 
 def _row(card: ModelCard, now: float) -> tuple[str, ...]:
@@ -102,11 +116,17 @@ def _tell_skipped(listing: Listing, verbose: bool) -> None:
         typer.echo(f"warning: {count} {files} passed over; `llamamgr list -v` tells why", err=True)
 
 
-def _print_json(listing: Listing) -> None:
+def _print_json(listing: Listing, aliases: Aliases, config: Config) -> None:
+    """The cards, with what config.toml says of each; its ``env`` is nobody else's business."""
     import msgspec
 
+    def told(card: ModelCard) -> dict[str, Any]:
+        settings = msgspec.structs.replace(config.settings_of(card.name), aliases=(), env={})
+        own = {"aliases": aliases.get(card.name, ()), "configured": msgspec.to_builtins(settings)}
+        return msgspec.structs.asdict(card) | own
+
     document: dict[str, Any] = {
-        "models": [msgspec.structs.asdict(card) for card in listing.models],
+        "models": [told(card) for card in listing.models],
         "skipped": [msgspec.structs.asdict(fault) for fault in listing.skipped],
     }
     print_json(document)

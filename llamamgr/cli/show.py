@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from llamamgr.cli.output import human_size, print_json
 
 if TYPE_CHECKING:
     from llamamgr.core.cards import ModelCard
+    from llamamgr.core.config import ModelConfig
     from llamamgr.core.gguf import Header
 
 Section = tuple[str, list[tuple[str, str]]]
@@ -33,7 +35,8 @@ def show(
     from llamamgr.models.index import Index
 
     paths = Paths.of_environment()
-    index = Index(paths, load_config(paths))
+    config = load_config(paths)
+    index = Index(paths, config)
     card = index.resolve(model)
     header = index.header(card, verbose)
     asked = {
@@ -51,7 +54,8 @@ def show(
 
         print_json(show_answer(card, header, verbose))
         return
-    for title, rows in _sections(card, header, verbose):
+    own = _config_rows(config.settings_of(card.name), index.aliases().get(card.name, ()))
+    for title, rows in _sections(card, header, own, verbose):
         _print_section(title, rows)
 
 
@@ -63,13 +67,30 @@ def _print_texts(card: ModelCard, header: Header, keys: list[str]) -> None:
         typer.echo(str(answer.get(key, "")).rstrip("\n"))
 
 
-def _sections(card: ModelCard, header: Header, verbose: bool) -> list[Section]:
+def _config_rows(settings: ModelConfig, aliases: Sequence[str]) -> list[tuple[str, str]]:
+    """What config.toml says of the model; of its environment the names alone."""
+    import msgspec
+
+    said = msgspec.to_builtins(settings)
+    said |= {"aliases": list(aliases)} if aliases else {}
+    said |= {"env": list(settings.env)} if settings.env else {}
+    return [(key, _plain(value)) for key, value in said.items()]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _sections(card: ModelCard, header: Header, own: list[tuple[str, str]], verbose: bool) -> list[Section]:
     sections: list[Section] = [
         ("Model", _model_rows(card)),
         ("Capabilities", [(word, "") for word in card.capabilities]),
         ("Parameters", [*_setting_rows(card), *_sampling_rows(header)]),
         ("System", [(line, "") for line in card.system.splitlines()]),
         ("Messages", [(role, _shortened(text)) for role, text in card.messages]),
+        ("In config.toml", own),
         ("Files", _file_rows(card)),
     ]
     if verbose:

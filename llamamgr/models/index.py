@@ -94,6 +94,15 @@ class Index:
         except InvalidNameError:
             return None
 
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """A model's name → what else the configuration lets it be called; aliases of models that are not there are left out."""
+        snapshot, found = self._current(_FRESH), dict[str, tuple[str, ...]]()
+        for alias, name in self._config.aliases.items():
+            card = _lookup(snapshot, parse_model_name(name), has_tag(name))
+            if card:
+                found[card.name] = (*found.get(card.name, ()), alias)
+        return found
+
     def recall(self, name: str) -> ModelCard | None:
         """As ``resolve``, from memory alone: None when the disk must be looked at. ``InvalidNameError`` as there."""
         snapshot = self._snapshot

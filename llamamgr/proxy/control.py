@@ -14,6 +14,9 @@ from llamamgr.proxy import gate, replies
 from llamamgr.proxy.app import add_public_routes
 from llamamgr.proxy.models import loaded_as
 from llamamgr.proxy.services import SERVICES, Services, services_of
+from llamamgr.supervise.lease import ChildStatus
+
+_TEXTS = ("chat_template", "template", "system", "messages", "licenses")
 
 
 class _Ping(msgspec.Struct):
@@ -65,7 +68,14 @@ async def ps(request: web.Request) -> web.Response:
     """``{"children": [ChildStatus…]}``; a child that never expires has ``expires`` null, which is what JSON has for infinity."""
     children = services_of(request).children
     await children.look()
-    return _json({"children": children.status()})
+    return _json({"children": [_told(child) for child in children.status()]})
+
+
+def _told(child: ChildStatus) -> dict[str, Any]:
+    """A child without the texts of its model, which `/api/show` tells."""
+    told: dict[str, Any] = msgspec.to_builtins(child)
+    told["model"] = {key: value for key, value in told["model"].items() if key not in _TEXTS}
+    return told
 
 
 async def stop_model(request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llamamgr.cli.list import age, list_models
+from llamamgr.cli.show import show
 from llamamgr.core.errors import PermissionDeniedError
 from tests.golden.replay import MODELS
 
@@ -67,6 +68,30 @@ def test_json_is_one_document_with_models_and_faults(folder: Path, capsys: pytes
     document = json.loads(capsys.readouterr().out)
     assert {model["name"] for model in document["models"]} == {"tinychat:latest", "selftest:latest"}
     assert [fault["path"] for fault in document["skipped"]] == [str(folder / "broken.gguf")]
+
+
+def test_other_names_and_settings_of_config_are_told(
+    folder: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+):
+    (own_home / "config").mkdir(exist_ok=True)
+    (own_home / "config" / "config.toml").write_text(
+        '[models.tinychat]\naliases = ["gpt-4o", "Tiny"]\ncontext = 512\nenv = { SECRET = "x" }\n'
+    )
+    list_models()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-1] == "ALIASES"
+    assert next(line for line in lines if line.startswith("tinychat")).endswith("  gpt-4o, tiny")
+    list_models(as_json=True)
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
+    assert (models["tinychat:latest"]["aliases"], models["selftest:latest"]["aliases"]) == (
+        ["gpt-4o", "tiny"],
+        [],
+    )
+    assert models["tinychat:latest"]["configured"] == {"context": 512}
+    show("gpt-4o")
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for row in (["aliases", "gpt-4o,", "tiny"], ["context", "512"], ["env", "SECRET"]):
+        assert row in told
 
 
 @pytest.mark.parametrize(

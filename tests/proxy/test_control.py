@@ -92,6 +92,7 @@ async def test_ps_and_stop_model_show_and_end_a_child(control: Front) -> None:
     await control.whole("/api/chat", model="tinychat", messages=HI)
     async with control.session.get("/control/ps") as answer:
         (child,) = json.loads(await answer.read())["children"]
+    assert "chat_template" not in child["model"]
     assert (child["model"]["name"], child["state"], child["queued"]) == ("tinychat:latest", "ready", 0)
     for expected in (True, False):
         assert await control.whole("/control/stop-model", model="tinychat") == (200, {"stopped": expected})
