@@ -20,7 +20,7 @@ class Choice(msgspec.Struct, frozen=True):
         """This choice, or ``name``, which commands take since it alone has a build."""
         if self.firm or name == self.name:
             return self
-        return Choice(name, f"the only one that has a build; there is none of {self.name!r}")
+        return Choice(name, f"the only one that has a build, since {self.name!r} has none")
 
 
 def chosen(flag: str = "", environment: str = "", model: str = "", configured: str = "") -> Choice:

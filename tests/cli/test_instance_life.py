@@ -259,7 +259,7 @@ def test_the_only_instance_is_the_one_that_every_command_means(store):
     for number in (1, 2):
         publish(store, "ext", f"b{number}", created=float(number))
     assert "instance ext" in good("version")
-    assert "ext (chosen by: the only one that has a build; there is none of 'default')" in good(
+    assert "ext (chosen by: the only one that has a build, since 'default' has none)" in good(
         "instance", "show"
     )
     assert good("rollback").startswith("ext: ")
