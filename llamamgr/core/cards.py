@@ -69,6 +69,11 @@ class Capability(msgspec.Struct, frozen=True):
     unix_socket: bool = True
 
 
+BORROWED = (
+    "PATH"  # what the build of a llama-server found there, which no instance holds, gives as its instance
+)
+
+
 class BuildCard(msgspec.Struct, frozen=True, omit_defaults=True):
     """One immutable build: the content of ``build.toml``. ``number`` is llama.cpp's bNNNN, ``commit`` its short hash.
 

@@ -4,7 +4,7 @@
 
     LlamamgrError                      exit  HTTP
     ├── UsageError                        2   400   the request itself is wrong
-    │   ├── ConfigError                   2   400   a config file or key is wrong
+    │   ├── ConfigError                   2   500   a config file or key is wrong: the operator's mistake, no client's
     │   └── InvalidNameError              2   400   a model or instance name that cannot be one
     ├── DaemonUnreachableError            3   503   no daemon answers on the control socket
     ├── NotFoundError                     4   404   a model, instance, build or file that is not there
@@ -51,7 +51,7 @@ class UsageError(LlamamgrError):
 
 
 class ConfigError(UsageError):
-    pass
+    status = 500
 
 
 class InvalidNameError(UsageError):

@@ -33,6 +33,13 @@ class Start(msgspec.Struct, frozen=True):
     tls: Tls | None
 
 
+class _OneLine(logging.Formatter):
+    """A message is one line, hint and all, so that every line has its time; only a traceback has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return super().formatMessage(record).replace("\n", " | ")
+
+
 def read_start(paths: Paths, flags: Mapping[str, str]) -> Start:
     """Read all of it, and log to stderr from here on. ``ConfigError`` names the file, line or key that is wrong."""
     config = load_config(paths, flags)
@@ -61,6 +68,7 @@ def _log_to_stderr(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(RequestLabel())
     form = "%(asctime)s %(levelname)s %(name)s: %(request)s%(message)s"
-    logging.basicConfig(level=config.log_level.upper(), format=form, handlers=[handler])
+    handler.setFormatter(_OneLine(form))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     if config.server.access_log:
         access.setLevel(logging.INFO)  # it was asked for by name, whatever the level of the rest

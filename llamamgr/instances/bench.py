@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import msgspec
 from llamamgr.core.bench_records import Record, parse_line
 from llamamgr.core.cards import Build, BuildCard
 from llamamgr.core.errors import EngineError, MissingToolError, NotFoundError
+from llamamgr.core.last_words import last_words
 from llamamgr.core.stages import Stage, Tell
 from llamamgr.host.files import disk_full_as_error, locked, write_atomic
 from llamamgr.host.paths import Paths
@@ -24,6 +26,7 @@ TOOL = "llama-bench"
 _KEPT = 4000  # lines of an instance's history
 _COUNT = re.compile(r"benchmark (\d+)/(\d+): (?:.* run (\d+)/(\d+)|starting|warmup)")
 _LAST_LINES = 5
+_HEARD = 400  # lines that are kept of what it says: its usage text alone has a hundred
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -50,12 +53,12 @@ def choose(store: Store, text: str) -> Build:
 def measure(build: Build, subject: Subject, tell: Tell) -> tuple[Record, ...]:
     """Run the llama-bench of ``build``; one record for each test, in its order.
 
-    ``MissingToolError`` when the build has none, ``EngineError`` with its last lines when it fails.
+    ``MissingToolError`` when the build has none, ``EngineError`` with the lines that tell why when it fails.
     """
     program = build.tool(TOOL)
     if not Path(program).is_file():
         raise MissingToolError(f"build {build.card.id} has no {TOOL}", "run `llamamgr install --reinstall`")
-    card, said = build.card, list[str]()
+    card, said = build.card, deque[str](maxlen=_HEARD)
     records: list[Record] = []
     title = f"measuring {card.instance} b{card.number}"
     tell(Stage(title))
@@ -67,12 +70,13 @@ def measure(build: Build, subject: Subject, tell: Tell) -> tuple[Record, ...]:
         elif count := _COUNT.search(line):
             _advance(count, title, tell)
         elif line.strip():
-            said[:] = [*said[1 - _LAST_LINES :], line.strip()]
+            said.append(line)
 
     argv = [program, "-m", subject.path, "-o", "jsonl", *_progress_flag(build), *subject.arguments]
     code = stream(argv, hear, env=scrubbed_environment(card.environment))
     if code or not records:
-        reason = "\n".join(f"  {line}" for line in said) or f"  it said nothing and ended with status {code}"
+        told = last_words(said, _LAST_LINES) or (f"it said nothing and ended with status {code}",)
+        reason = "\n".join(f"  {line}" for line in told)
         raise EngineError(
             f"llama-bench of {build.key} failed on {subject.name}:\n{reason}",
             "arguments behind -- are llama-bench's own; its --help has them",

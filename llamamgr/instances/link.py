@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from llamamgr.core.cards import Build, BuildCard, InstanceSpec, Source
+from llamamgr.core.cards import BORROWED, Build, BuildCard, InstanceSpec, Source
 from llamamgr.core.errors import ConflictError, MissingToolError, NotFoundError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import find_tool, processor
@@ -25,8 +25,6 @@ from llamamgr.instances.build import RPC_TARGETS, SERVER, Progress, Report
 from llamamgr.instances.recipes import recipe_for, recipes
 from llamamgr.instances.store import Store, build_id, dump, read_build
 from llamamgr.instances.verify import SelfTest, probe, self_test
-
-BORROWED = "PATH"  # what a build that no instance holds gives as its instance
 
 
 def link(name: str, where: str, paths: Paths, test: SelfTest, report: Report) -> Build:

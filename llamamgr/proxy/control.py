@@ -103,12 +103,12 @@ async def _meant(services: Services, name: str) -> list[ModelCard]:
 
 
 async def reload(request: web.Request) -> web.Response:
-    """Read the configuration anew: ``Reloaded``, or 400 with file and key when it is wrong."""
+    """Read the configuration anew: ``Reloaded``, or 500 with file and key when it is wrong."""
     return _json(await services_of(request).reload())
 
 
 async def reload_keys(request: web.Request) -> web.Response:
-    """Read the API keys anew: ``{"keys": how many}``, or 400 with file and key when one is wrong."""
+    """Read the API keys anew: ``{"keys": how many}``, or 500 with file and key when one is wrong."""
     reread = services_of(request).reload_keys
     return _json({"keys": await reread() if reread is not None else 0})
 

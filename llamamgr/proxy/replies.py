@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from aiohttp import web
 
-from llamamgr.core.errors import BusyError, LlamamgrError, NotFoundError, UsageError
+from llamamgr.core.errors import BusyError, ConfigError, LlamamgrError, NotFoundError, UsageError
 from llamamgr.proxy.answer import Answer
 from llamamgr.proxy.relay import GenerationFailedError
 from llamamgr.wire import anthropic, ollama, openai
@@ -84,10 +84,11 @@ def _foreseen(error: Exception, hints: bool) -> Told | None:
     if isinstance(error, GenerationFailedError):
         return Told(error.failed.status, error.failed.message, code=_CODES.get(error.failed.type))
     if isinstance(error, LlamamgrError):
-        plain = isinstance(error, UsageError | NotFoundError) and not hints
+        is_clients = isinstance(error, UsageError | NotFoundError) and not isinstance(error, ConfigError)
         retry_after = error.retry_after if isinstance(error, BusyError) else 0
         code = "model_not_found" if isinstance(error, NotFoundError) else None
-        return Told(error.status, error.what if plain else str(error), retry_after, code=code)
+        text = error.what if is_clients and not hints else str(error)
+        return Told(error.status, text, retry_after, code=code)
     return None
 
 

@@ -20,6 +20,7 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
+from llamamgr.core.last_words import last_words, without_folders
 from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
 from llamamgr.host.ports import is_taken
@@ -36,6 +37,8 @@ _PROBE_DEADLINE = 1.0
 _TERM_WAIT = 2.0
 _PIPE_WAIT = 0.25  # for pipes held open by grandchildren that left the group
 _TAIL_LINES = 6
+# last lines of a log that can tell why a child could not load, and why one that served died
+_LOADING_LINES, _SERVING_LINES = 100, 12
 _MOST_PORTS = 4  # that are tried for one child
 _UNBOUND = "couldn't bind HTTP server socket"  # the engine's own words
 
@@ -230,7 +233,9 @@ class Child:
                 how = f"was killed by signal {-code}"
         else:
             how = f"exited with code {code}"
-        tail = " | ".join(line.strip() for line in self._log.tail(_TAIL_LINES) if line.strip())
+        recent = self._log.tail(_SERVING_LINES if self._is_ready else _LOADING_LINES)
+        lines = last_words(recent, _TAIL_LINES, only_failures=self._is_ready)
+        tail = without_folders(" | ".join(lines))
         parts = [self.cause, f"llama-server {how}"]
         said = "; ".join(part for part in parts if part)
         return f"{said}: {tail}" if tail else said

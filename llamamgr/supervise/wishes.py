@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from llamamgr.core.cards import Build, ModelCard
+from llamamgr.core.cards import BORROWED, Build, ModelCard
 from llamamgr.core.config import Config, ModelConfig
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.core.errors import ConfigError
@@ -125,15 +125,19 @@ def flag_faults(settings: ModelConfig, build: Build) -> list[ConfigError]:
 def _check(option: str, known: Mapping[str, str], build: Build) -> None:
     if known and option not in known:
         near = difflib.get_close_matches(option, known, n=1)
-        hint = (
-            f"did you mean {near[0].lstrip('-')}?"
-            if near
-            else "`llamamgr exec llama-server --help` lists them"
+        hint = f"did you mean {near[0].lstrip('-')}?" if near else f"`{_server_of(build)} --help` lists them"
+        raise ConfigError(
+            f"flags in config.toml: build {build.key} has no llama-server option {option}", hint
         )
-        raise ConfigError(f"build {build.key} has no llama-server option {option}", hint)
     owner = _OWNED.get(known.get(option, option)) or _OWNED.get(option)
     if owner:
         raise ConfigError(f"{option} cannot be set in flags: llamamgr decides it", owner)
+
+
+def _server_of(build: Build) -> str:
+    """What to type for the llama-server of ``build``."""
+    name = build.card.instance
+    return "llama-server" if name == BORROWED else f"llamamgr exec {name} llama-server"
 
 
 def conflicts_of(

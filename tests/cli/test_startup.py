@@ -71,6 +71,7 @@ def test_help_lists_every_command():
         (("show", "nope"), 4),
         (("run", "bad name!", "x"), 2),
         (("server",), 7),
+        (("run", "selftest", "x"), 7),
     ],
 )
 def test_errors_end_with_their_own_exit_code(arguments: tuple[str, ...], code: int, monkeypatch):

@@ -299,7 +299,13 @@ async def test_a_models_settings_decide_how_its_child_is_run(supervisor, fake_bu
 
 
 @pytest.mark.parametrize(
-    ("flag", "hint"), [("threds", "threads"), ("ctx-size", "context"), ("host", "listen")]
+    ("flag", "hint"),
+    [
+        ("threds", "threads"),
+        ("ctx-size", "context"),
+        ("host", "listen"),
+        ("zzz", "llamamgr exec default llama-server --help"),
+    ],
 )
 async def test_a_wrong_flag_is_told_with_what_was_meant(supervisor, fake_build, flag, hint):
     async with supervisor(fake_build(), config={"models": {"tiny": ModelConfig(flags={flag: 1})}}) as owner:
@@ -307,6 +313,7 @@ async def test_a_wrong_flag_is_told_with_what_was_meant(supervisor, fake_build, 
             async with owner.acquire(model()):
                 pass
         assert hint in caught.value.hint
+        assert caught.value.status == 500  # no client can mend it
 
 
 async def test_a_context_beyond_the_trained_one_is_told_by_the_log(fake_build, supervisor, caplog) -> None:

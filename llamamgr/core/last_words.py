@@ -1,0 +1,37 @@
+"""What of a failed program's output tells why: the lines that speak of a failure, not the usage text or chatter after them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_FAILURES = re.compile(
+    r"\b(errors?|fatal|fail(s|ed|ure)?|invalid|unknown|unrecogni[sz]ed|unsupported|unable|cannot|can't|could ?n[o']t"
+    r"|no such|not found|not supported|denied|out of memory|abort(ed|ing)?|assert(ion)?|exception|terminate called)\b"
+    r"|_ASSERT\b|^[\d.]+ E ",
+    re.IGNORECASE,
+)
+_USAGE = re.compile(r"usage:", re.IGNORECASE)
+_STAMP = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")  # time and level of llama.cpp's logs
+_FOLDERS = re.compile(r"(?<![\w./:])(?:unix://)?/(?:[^\s/'\"]+/)+")
+_LONGEST = 240
+
+
+def last_words(output: Sequence[str], most: int, *, only_failures: bool = False) -> tuple[str, ...]:
+    """At most ``most`` lines of ``output``, in its order, that best say why it ended.
+
+    The last ones that speak of a failure, where any do; a usage text is left out then, as llama.cpp's tools print theirs after the
+    mistake. Else the last lines, or none with ``only_failures``.
+    """
+    lines = [line.strip() for line in output if line.strip()]
+    usage = next((number for number, line in enumerate(lines) if _USAGE.match(line)), len(lines))
+    told = [line for line in lines[:usage] if _FAILURES.search(line)]
+    told = told or [line for line in lines[usage:] if _FAILURES.match(line)]
+    if not told and not only_failures:
+        told = lines
+    return tuple(_STAMP.sub("", line)[:_LONGEST] for line in told[-most:])
+
+
+def without_folders(text: str) -> str:
+    """``text`` with each absolute path cut to its last name: clients need not know where things lie on this machine."""
+    return _FOLDERS.sub("…/", text)
