@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from llamamgr.daemon.private import LlamaServer
-
-# History → the events of the next answer, as ``/api/chat`` has them.
-Ask: TypeAlias = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
-
-_HELP = "/bye leaves, /clear forgets the conversation, /? shows this"
+    from llamamgr.cli.chat import Partner, Wishes
 
 
 def run(
@@ -40,16 +34,16 @@ def run(
     ] = False,
 ) -> None:
     """Chat with a model, streaming. Without a prompt on a terminal: a session with history. Starts the daemon if needed."""
+    from llamamgr.cli.chat import Wishes
+
     text = _prompt_text(prompt)
-    chat = Chat(
-        [{"role": "system", "content": system}] if system else [], shows_thinking=bool(think), verbose=verbose
-    )
+    wishes = Wishes(system, think, verbose=verbose)
     if not private:
         model, private = _known_by_name(model)
     if private:
-        _run_private(chat, model, text, think, keep_alive)
+        _run_private(model, text, wishes, keep_alive)
     else:
-        _run_on_daemon(chat, model, text, think, keep_alive)
+        _run_on_daemon(model, text, wishes, keep_alive)
 
 
 def _known_by_name(model: str) -> tuple[str, bool]:
@@ -75,27 +69,24 @@ def _known_by_name(model: str) -> tuple[str, bool]:
     return name or model, not name
 
 
-def _run_on_daemon(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
+def _run_on_daemon(model: str, text: str | None, wishes: Wishes, keep_alive: str) -> None:
     from llamamgr.cli.engine import ready_engine
+    from llamamgr.cli.partners import OnDaemon
     from llamamgr.daemon.client import Control
     from llamamgr.daemon.spawn import ensure_daemon
     from llamamgr.host.paths import Paths
 
-    base: dict[str, Any] = {"model": model}
-    if keep_alive:
-        base["keep_alive"] = keep_alive
-    if think is not None:
-        base["think"] = think
     paths = Paths.of_environment()
     if sys.stdin.isatty() and Control(paths).ping() is None:
         ready_engine(paths, model=model)  # where there is none, a person is asked before anything starts
-    control = ensure_daemon(paths)
+    partner = OnDaemon(ensure_daemon(paths), model, keep_alive)
     if text is None:
-        control.call("POST", "/api/generate", base, timeout=None)
-    chat.run(lambda history: control.lines("/api/chat", {**base, "messages": history}), text)
+        partner.load(model)
+    _talk(partner, wishes, text)
 
 
-def _run_private(chat: Chat, model: str, text: str | None, think: bool | None, keep_alive: str) -> None:
+def _run_private(model: str, text: str | None, wishes: Wishes, keep_alive: str) -> None:
+    from llamamgr.cli.partners import Private
     from llamamgr.core.errors import UsageError
     from llamamgr.daemon.private import LlamaServer
     from llamamgr.host.processes import terminate_as_interrupt
@@ -106,34 +97,20 @@ def _run_private(chat: Chat, model: str, text: str | None, think: bool | None, k
     with terminate_as_interrupt(), LlamaServer(model) as server:
         if text is None:
             server.start()
-        chat.run(lambda history: _private_events(server, history, think), text)
+        _talk(Private(server, model), wishes, text)
 
 
-def _private_events(
-    server: LlamaServer, history: list[dict[str, Any]], think: bool | None
-) -> Iterator[dict[str, Any]]:
-    """As the daemon would tell them, so that one chat shows both."""
-    import time
+def _talk(partner: Partner, wishes: Wishes, text: str | None) -> None:
+    """Answer ``text``, or all that is typed when there is none."""
+    from llamamgr.cli.chat import Chat
 
-    from llamamgr.wire.neutral import TextDelta, ThinkingDelta
+    chat = Chat(partner, wishes)
+    if text is not None:
+        chat.turn(text)
+        return
+    from llamamgr.cli.session import hold
 
-    began = time.perf_counter_ns()
-    server.start()
-    loaded = time.perf_counter_ns()
-    answer = server.stream(history, **({} if think is None else {"think": think}))
-    for event in answer.events():
-        if isinstance(event, TextDelta):
-            yield {"message": {"content": event.text}}
-        elif isinstance(event, ThinkingDelta):
-            yield {"message": {"thinking": event.text}}
-    usage, timings = answer.reply.usage, answer.reply.timings
-    yield {
-        "load_duration": loaded - began,
-        "total_duration": time.perf_counter_ns() - began,
-        "prompt_eval_count": usage.prompt,
-        "eval_count": usage.completion,
-        "eval_duration": int(timings.predicted_ms * 1e6),
-    }
+    hold(chat)
 
 
 def _prompt_text(prompt: list[str] | None) -> str | None:
@@ -156,88 +133,3 @@ def _is_piped(*, nothing_said: bool) -> bool:
         return False
     mode = os.fstat(sys.stdin.fileno()).st_mode
     return nothing_said or stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-class Chat:
-    """A conversation on the terminal: what was said, and how it is shown."""
-
-    def __init__(self, history: list[dict[str, Any]], *, shows_thinking: bool, verbose: bool) -> None:
-        self._history = history
-        self._shows_thinking = shows_thinking
-        self._verbose = verbose
-
-    def run(self, ask: Ask, text: str | None) -> None:
-        """Answer ``text``, or all that is typed when there is none."""
-        if text is None:
-            self._session(ask)
-        else:
-            self._turn(ask, text)
-
-    def _session(self, ask: Ask) -> None:
-        kept = len(self._history)
-        for line in _typed_lines():
-            match line.strip():
-                case "":
-                    continue
-                case "/bye" | "/exit" | "/quit":
-                    return
-                case "/clear":
-                    del self._history[kept:]
-                    print("the conversation is forgotten")
-                case "/?" | "/help":
-                    print(_HELP)
-                case text if text.startswith("/"):
-                    print(f"unknown command {text.split()[0]}; {_HELP}")
-                case _:
-                    self._turn_of_session(ask, line)
-
-    def _turn_of_session(self, ask: Ask, line: str) -> None:
-        """Ctrl-C ends the answer and an error the turn; the session goes on."""
-        from llamamgr.core.errors import LlamamgrError
-
-        try:
-            self._turn(ask, line)
-        except KeyboardInterrupt:
-            print()
-        except LlamamgrError as error:
-            print(f"error: {error}", file=sys.stderr)
-
-    def _turn(self, ask: Ask, text: str) -> None:
-        self._history.append({"role": "user", "content": text})
-        answer: list[str] = []
-        calls: list[Any] = []
-        event: dict[str, Any] = {}
-        for event in ask(self._history):
-            message = event.get("message", {})
-            if message.get("thinking") and (sys.stderr.isatty() or self._shows_thinking):
-                print(message["thinking"], end="", flush=True, file=sys.stderr)
-            print(message.get("content", ""), end="", flush=True)
-            answer.append(message.get("content", ""))
-            calls += message.get("tool_calls", [])
-        print()
-        self._history.append(
-            {"role": "assistant", "content": "".join(answer), **({"tool_calls": calls} if calls else {})}
-        )
-        if self._verbose:
-            _print_timings(event)
-
-
-def _typed_lines() -> Iterator[str]:
-    import readline  # noqa: F401 - gives input() editing and history
-
-    while True:
-        try:
-            yield input(">>> ")
-        except EOFError:
-            print()
-            return
-
-
-def _print_timings(event: dict[str, Any]) -> None:
-    seconds = event.get("eval_duration", 0) / 1e9
-    rate = f" ({event.get('eval_count', 0) / seconds:.1f} tokens/s)" if seconds else ""
-    print(
-        f"load {event.get('load_duration', 0) / 1e9:.3f} s, prompt {event.get('prompt_eval_count', 0)} tokens, "
-        f"answer {event.get('eval_count', 0)} tokens{rate}, total {event.get('total_duration', 0) / 1e9:.3f} s",
-        file=sys.stderr,
-    )

@@ -134,6 +134,16 @@ def checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def parameter_of(name: str, said: str | list[str]) -> tuple[str, Any]:
+    """A PARAMETER as it was typed: its name in lower case and its value; ``UsageError`` as for a Modelfile, without a line."""
+    name = name.lower()
+    if name in _LISTS:
+        return name, [said] if isinstance(said, str) else said
+    if name not in PARAMETERS:
+        raise _unknown(name)
+    return name, _number(name, str(said), 0)
+
+
 def _typed(name: str, value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in _LISTS:
@@ -173,7 +183,8 @@ def _number(name: str, value: str, line: int) -> Any:
     kind = "float" if name in _FLOATS else "int" if name in _INTEGERS else "bool"
     number = _read_number(kind, value)
     if number is None:
-        raise UsageError(f"(line {line}): invalid {kind} value [{value}]", f"PARAMETER {name} takes {kind}")
+        where = f"(line {line}): " if line else ""
+        raise UsageError(f"{where}invalid {kind} value [{value}]", f"PARAMETER {name} takes {kind}")
     return number
 
 

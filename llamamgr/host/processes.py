@@ -189,6 +189,10 @@ def wait_until(true: Callable[[], bool], *, timeout: float, interval: float = 0.
     return True
 
 
+class TerminatedError(KeyboardInterrupt):
+    """As Ctrl-C, but told by SIGTERM or SIGHUP: nothing may go on after it, not even a session."""
+
+
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that ``finally`` runs; outside the main thread nothing changes."""
@@ -199,7 +203,7 @@ def terminate_as_interrupt() -> Iterator[None]:
         return
 
     def unwind(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise TerminatedError
 
     former = {number: signal.signal(number, unwind) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
