@@ -73,9 +73,9 @@ def main() -> None:
 
             if serve_plainly(sys.argv[2:]):
                 return
-        from llamamgr.cli.app import build
+        from llamamgr.cli.app import perform
 
-        build(COMMANDS, ALIASES, sys.argv[1:])(prog_name="llamamgr")
+        sys.exit(perform(COMMANDS, ALIASES, sys.argv[1:], "llamamgr"))
     except LlamamgrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,7 +16,6 @@ context_settings = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "allow_interspersed_args": False,
-    "help_option_names": ["--help"],
 }
 
 

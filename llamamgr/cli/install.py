@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,7 +162,12 @@ def _pull(wish: Wish, paths: Paths) -> None:
             lambda line: report(Progress("source", line)),
         )
     print(f"llama.cpp b{found.number} ({found.commit}) is here, from {described(found.source)}")
-    print("build it: llamamgr install")
+    print(f"build it: {_without_pull_only(sys.argv[1:])}")
+
+
+def _without_pull_only(typed: list[str]) -> str:
+    """The same command with all its wishes, but for the one that keeps it from building."""
+    return shlex.join(["llamamgr", *(word for word in typed if word != "--pull-only")])
 
 
 def _print_plan(wish: Wish, paths: Paths) -> None:

@@ -13,14 +13,14 @@ def prune(
         int, typer.Option("--keep", min=0, help="How many of the newest verified builds stay.")
     ] = 2,
 ) -> None:
-    """Remove builds that nobody needs, and without a NAME the sources that nothing was built from. The current build, the one
-    before it and any that runs always stay.
+    """Remove builds that nobody needs, and without a NAME the sources that nothing was built from and the logs of installs that
+    came to nothing. The current build, the one before it and any that runs always stay.
     """
     from llamamgr.cli.chosen import is_busy
     from llamamgr.cli.output import human_size
     from llamamgr.host.paths import Paths
     from llamamgr.instances.pruning import prune as perform
-    from llamamgr.instances.pruning import prune_sources
+    from llamamgr.instances.pruning import prune_embryos, prune_sources
     from llamamgr.instances.store import Store
 
     paths = Paths.of_environment()
@@ -36,5 +36,7 @@ def prune(
         for build in pruned.running:
             print(f"{one}: {build} stays, it is running")
     if not name:
+        for one in prune_embryos(store):
+            print(f"{one}: what an install left that came to nothing is removed")
         total += prune_sources(store, paths)
     print(f"{human_size(total)} freed")

@@ -17,8 +17,8 @@ _HEAD = ("NAME", "PRIORITY", "HERE", "WHY")
 
 
 def recipes(
-    action: Annotated[str, typer.Argument(metavar="[show NAME]", help="Show one recipe in full.")] = "",
-    name: Annotated[str, typer.Argument(hidden=True)] = "",
+    action: Annotated[str, typer.Argument(metavar="[show]", help="Show one recipe in full.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The recipe to show.")] = "",
     gpu_targets: Annotated[
         str, typer.Option(metavar="LIST", help="show: as if built for these GPU generations.")
     ] = "",

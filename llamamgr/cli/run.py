@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from llamamgr.cli.chat import Partner, Wishes
+    from llamamgr.cli.chat import Chat, Partner, Wishes
 
 
 def run(
@@ -36,6 +36,8 @@ def run(
     """Chat with a model, streaming. Without a prompt on a terminal: a session with history. Starts the daemon if needed."""
     from llamamgr.cli.chat import Wishes
 
+    if keep_alive:
+        _check_keep_alive(keep_alive)
     text = _prompt_text(prompt)
     wishes = Wishes(system, think, verbose=verbose)
     if not private:
@@ -106,11 +108,31 @@ def _talk(partner: Partner, wishes: Wishes, text: str | None) -> None:
 
     chat = Chat(partner, wishes)
     if text is not None:
-        chat.turn(text)
+        _answer_once(chat, text)
         return
     from llamamgr.cli.session import hold
 
     hold(chat)
+
+
+def _answer_once(chat: Chat, text: str) -> None:
+    from llamamgr.core.errors import UsageError
+
+    try:
+        chat.turn(text)
+    except UsageError as error:
+        error.hint = error.hint or f"`llamamgr show {chat.partner.model}` tells what it can do"
+        raise
+
+
+def _check_keep_alive(said: str) -> None:
+    from llamamgr.core.durations import parse_keep_alive
+    from llamamgr.core.errors import UsageError
+
+    try:
+        parse_keep_alive(said)
+    except ValueError as error:
+        raise UsageError(f"--keepalive: {error}", "write 30s, 5m or 1h30m; -1s keeps it for ever") from None
 
 
 def _prompt_text(prompt: list[str] | None) -> str | None:

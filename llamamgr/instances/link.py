@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.cards import BORROWED, Build, BuildCard, InstanceSpec, Source
-from llamamgr.core.errors import ConflictError, MissingToolError, NotFoundError
+from llamamgr.core.errors import ConflictError, MissingToolError, NotFoundError, VerifyFailedError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import find_tool, processor
 from llamamgr.host.files import locked, write_atomic
@@ -153,7 +153,13 @@ def _card(
     _lay_links(server, made)
     found = fingerprint(server)  # before it is asked: what is replaced meanwhile is asked again
     report(Progress("verify", "asking it"))
-    capability = probe(made)
+    try:
+        capability = probe(made)
+    except VerifyFailedError as error:
+        raise VerifyFailedError(
+            f"{server} is no llama-server that can be used: {error.what}",
+            "name the folder of a llama.cpp's programs, or its llama-server",
+        ) from None
     recipe = _recipe_of(capability.devices, paths)
     on_device: Callable[[str], None] = lambda device: report(Progress("verify", f"self-test on {device}"))  # noqa: E731
     note = self_test(made, capability, recipe, test, on_device)

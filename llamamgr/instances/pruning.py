@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.cards import Build
-from llamamgr.core.errors import ConflictError
+from llamamgr.core.errors import ConflictError, InvalidNameError
 from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.host.running import processes_in
@@ -69,6 +70,16 @@ def prune_sources(store: Store, paths: Paths) -> int:
         if path not in wanted:
             freed += _discard_source(path)
     return freed
+
+
+def prune_embryos(store: Store) -> tuple[str, ...]:
+    """Remove what first installs left that came to nothing, logs included; the names. One that is at work stays."""
+    removed = []
+    for name in store.embryos():
+        with contextlib.suppress(ConflictError, InvalidNameError), store.changing(name) as workshop:
+            store.clear_embryo(workshop.folder)
+            removed.append(name)
+    return tuple(removed)
 
 
 def _discard_source(path: Path) -> int:

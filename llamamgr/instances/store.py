@@ -161,9 +161,22 @@ class Store:
             scratch.mkdir()
             try:
                 yield Workshop(self, name, folder, scratch)
+            except KeyboardInterrupt:
+                self.clear_embryo(folder)
+                raise
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
                 _remove_when_empty(folder)
+
+    def embryos(self) -> tuple[str, ...]:
+        """Names of the folders that hold no instance: a first install is at work there, or came to nothing."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return tuple(f.name for f in folders if not f.name.startswith(".") and _is_embryo(f))
+
+    def clear_embryo(self, folder: Path) -> None:
+        """Forget what a first install told before it came to nothing; only inside ``changing``, which drops the empty folder."""
+        if _is_embryo(folder):
+            shutil.rmtree(folder / "logs", ignore_errors=True)
 
     @contextlib.contextmanager
     def moving(self, name: str) -> Iterator[Path]:
@@ -190,9 +203,12 @@ class Store:
         return Instance(spec, tuple(builds), _target_of(folder / "current"), str(folder), read_ledger(folder))
 
     def _instead(self, name: str) -> str:
+        if name in self.embryos():
+            return "a first install of it came to nothing; `llamamgr prune` removes what that left"
         names = [instance.spec.name for instance in self.instances()[0]]
-        install = f"run `llamamgr install --instance {name}`"
-        return f"there are: {', '.join(names)}; or {install}" if names else install
+        return (
+            f"there are: {', '.join(names)}" if names else "none is installed; `llamamgr install` makes one"
+        )
 
 
 class Workshop:

@@ -133,12 +133,28 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(own_home):
         (("link", "x", "/nowhere"), 4, "no llama-server at /nowhere"),
         (("exec", "nope", "llama-bench"), 4, "no instance 'nope'"),
         (("instance", "frobnicate"), 2, "no `llamamgr instance frobnicate`"),
+        (("link", "x", sys.executable), 9, "hint: name the folder of a llama.cpp's programs"),
     ],
 )
 def test_what_goes_wrong_has_its_exit_code_and_says_what(words, status, tells, own_home):
     done = llamamgr(*words)
     assert done.returncode == status and tells in done.stderr, done.stderr
     assert "hint: " in done.stderr and not (own_home / "data" / "instances" / "nope").exists()
+
+
+def test_what_a_first_install_left_that_came_to_nothing_is_named_and_pruned(store):
+    publish(store, "default", "b1")
+    (store.root / "cc" / "logs").mkdir(parents=True)
+    refused = llamamgr("uninstall", "cc", "-f")
+    assert refused.returncode == 4 and "`llamamgr prune` removes" in refused.stderr
+    assert "cc: what an install left" in good("prune")
+    assert not (store.root / "cc").exists()
+    assert llamamgr("uninstall", "cc", "-f").stderr.endswith("hint: there are: default\n")
+
+
+def test_the_command_that_builds_what_was_pulled_has_all_its_wishes(repository, own_home):
+    words = ("install", "-i", "git", "--repo-url", repository.as_uri(), "--tag", "b101", "--arch", "cpu")
+    assert good(*words, "--pull-only").splitlines()[-1] == f"build it: llamamgr {' '.join(words)}"
 
 
 def test_the_table_tells_what_is_pinned_bad_and_fallen_back_to(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,45 @@ def test_help_lists_every_command():
 
     assert done.returncode == 0
     assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (("pss",), "no such command 'pss'", "did you mean ps? `llamamgr -h` tells what there is"),
+        (
+            ("ps", "--jsn"),
+            "no such option: --jsn",
+            "did you mean --json? `llamamgr ps -h` tells what there is",
+        ),
+        (
+            ("logs", "-n", "x"),
+            "invalid value for '-n' / '--lines': 'x' is no whole number",
+            "`llamamgr logs -h`",
+        ),
+        (("fit", "selftest", "-c"), "option '-c' requires an argument", "`llamamgr fit -h`"),
+        (("key",), "missing argument 'action'. Choose from: create, list, remove", "`llamamgr key -h`"),
+        (("run", "selftest", "x", "--keepalive", "5x"), "--keepalive: time: unknown unit", "write 30s"),
+    ],
+)
+def test_what_the_parser_refuses_is_told_as_any_other_error(arguments, what, hint):
+    done = subprocess.run(
+        [sys.executable, "-m", "llamamgr", *arguments], capture_output=True, text=True, timeout=60
+    )
+    told, hinted = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told.startswith(f"error: {what}") and hinted.startswith(f"hint: {hint}")
+
+
+@pytest.mark.parametrize(
+    "command", ["install", "run", "key", "daemon", "recipes", "logs", "exec", "quantize"]
+)
+def test_help_names_values_as_manuals_do(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "llamamgr", command, "-h"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert not re.search(r"<[a-z]|Usage: .*\{|\[show NAME\]", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -188,3 +188,12 @@ def test_only_the_newest_logs_are_kept(store):
             log.write_text("…")
             os.utime(log, (n, n))
         assert sorted(path.name for path in log.parent.iterdir()) == sorted(f"b{n}.log" for n in range(4, 14))
+
+
+def test_an_interrupted_first_install_leaves_nothing_and_a_failed_one_its_log(store):
+    for fault in (KeyboardInterrupt, OSError):
+        with pytest.raises(fault), store.changing("new") as workshop:
+            workshop.log("b1").write_text("at it")
+            raise fault
+        assert (store.root / "new").exists() == (fault is OSError)
+    assert store.embryos() == ("new",)
