@@ -37,7 +37,7 @@ def bench(
     from llamamgr.cli.engine import ready_engine
     from llamamgr.cli.output import print_json
     from llamamgr.cli.quantize import find_source
-    from llamamgr.core.bench_records import drops
+    from llamamgr.core.bench_records import behind, drops
     from llamamgr.host.paths import Paths
     from llamamgr.instances.bench import History, Subject, choose
     from llamamgr.instances.store import Store
@@ -51,13 +51,14 @@ def bench(
     ]
     subject = Subject(model, str(find_source(model, paths)), tuple(ctx.args))
     now, past = _measure(builds, subject, History(paths))
-    found = drops(now, past)
+    found, beaten = drops(now, past), behind(now)
     if svg:
         _draw(Path(svg).expanduser(), subject, [*now, *past])
     if as_json:
-        print_json({"now": now, "past": past, "drops": found})
+        print_json({"now": now, "past": past, "drops": found, "behind": beaten})
     else:
-        _print_tables(now, past, found)
+        _print_tables(now, past)
+        _print_marks(found, beaten)
         if svg:
             typer.echo(f"picture: {svg}")
 
@@ -90,7 +91,7 @@ def _draw(path: Path, subject: Subject, records: list[Record]) -> None:
     write_atomic(path, draw(f"llama-bench of {subject.name}", records))
 
 
-def _print_tables(now: list[Record], past: tuple[Record, ...], found: tuple[Drop, ...]) -> None:
+def _print_tables(now: list[Record], past: tuple[Record, ...]) -> None:
     import time
 
     from llamamgr.cli.list import age
@@ -106,6 +107,10 @@ def _print_tables(now: list[Record], past: tuple[Record, ...], found: tuple[Drop
         rows.append((record.instance, record.build, record.test, speed, ratio, when))
     rows.sort(key=lambda row: [record.test for record in now].index(row[2]))
     print_table(("INSTANCE", "BUILD", "TEST", "TOKENS/S", "RATIO", "MEASURED"), rows)
+
+
+def _print_marks(found: tuple[Drop, ...], beaten: tuple[Drop, ...]) -> None:
+    """What is slower than it was, and what is slower than its neighbour."""
     for drop in found:
         typer.echo(
             f"slower: {drop.now.instance} {drop.now.test} is {drop.part:.0%} below {drop.before.build}"
@@ -113,6 +118,11 @@ def _print_tables(now: list[Record], past: tuple[Record, ...], found: tuple[Drop
         )
         if drop.before.number < drop.now.number:
             typer.echo(f"next: {_bisect_command(drop)}")
+    for drop in beaten:
+        typer.echo(
+            f"slower: {drop.now.instance} {drop.now.test} is {drop.part:.0%} below {drop.before.instance}"
+            f" ({drop.now.speed:,.1f} against {drop.before.speed:,.1f})"
+        )
 
 
 def _bisect_command(drop: Drop) -> str:

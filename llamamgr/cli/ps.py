@@ -13,7 +13,13 @@ from llamamgr.cli.output import human_size, print_table
 from llamamgr.core.durations import format_duration
 
 
-def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def ps(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Tell process ids, planned memory and tokens per second too."),
+    ] = False,
+) -> None:
     """List the models that are loaded, with their child processes. Starts no daemon."""
     from llamamgr.daemon.client import Control
     from llamamgr.host.paths import Paths
@@ -23,28 +29,34 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON docu
     if as_json:
         print(json.dumps(answer, indent=2))
         return
-    head = (
-        *("NAME", "STATE", "BUILD", "PID", "MEMORY", "PLANNED", "DEVICES"),
-        *("CONTEXT", "SLOTS", "QUEUE", "TOKENS/S", "UNTIL"),
-    )
-    print_table(head, [_row(child) for child in children])
+    head = ("NAME", "STATE", "BUILD", "MEMORY", "DEVICES", "CONTEXT", "SLOTS", "UNTIL")
+    more = ("PID", "PLANNED", "TOKENS/S") if verbose else ()
+    print_table((*head, *more), [_row(child, verbose) for child in children])
 
 
-def _row(child: dict[str, Any]) -> tuple[str, ...]:
-    return (
+def _row(child: dict[str, Any], verbose: bool) -> tuple[str, ...]:
+    row = (
         child["model"]["name"],
         child["state"],
         f"{child['build'].partition('/')[0]} b{child['build_number']}",
-        str(child["pid"]),
         _memory(child),
-        human_size(child["memory_planned"]),
         ",".join(child["devices"]) or "-",
         str(child["context"]),
-        f"{child['busy']}/{child['slots']}",
-        str(child["queued"]),
-        f"{child['tokens_per_second']:.1f}" if child["tokens_per_second"] else "-",
+        _slots(child),
         _until(child),
     )
+    return (*row, *_more(child)) if verbose else row
+
+
+def _more(child: dict[str, Any]) -> tuple[str, ...]:
+    speed = child["tokens_per_second"]
+    return str(child["pid"]), human_size(child["memory_planned"]), f"{speed:.1f}" if speed else "-"
+
+
+def _slots(child: dict[str, Any]) -> str:
+    """Those in use of all, and the requests that wait for one."""
+    waiting = f" +{child['queued']}" if child["queued"] else ""
+    return f"{child['busy']}/{child['slots']}{waiting}"
 
 
 def _memory(child: dict[str, Any]) -> str:

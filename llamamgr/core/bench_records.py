@@ -127,6 +127,20 @@ def drops(now: Sequence[Record], past: Sequence[Record]) -> tuple[Drop, ...]:
     return tuple(found)
 
 
+def behind(now: Sequence[Record]) -> tuple[Drop, ...]:
+    """Where one of the builds measured side by side is slower than the fastest of another instance by more than ``DROP``.
+
+    The settings may differ: they tell the device, and which is quicker is what is asked.
+    """
+    found = []
+    for record in now:
+        others = [o for o in now if o.instance != record.instance and o.subject[:2] == record.subject[:2]]
+        best = max(others, key=lambda other: other.speed, default=None)
+        if best is not None and is_drop(best, record):
+            found.append(Drop(record, best, 1 - record.speed / best.speed))
+    return tuple(found)
+
+
 def is_drop(before: Record, now: Record, part: float = DROP) -> bool:
     """Slower by more than ``part``, and by more than the spread of both samples explains."""
     gone = before.speed - now.speed

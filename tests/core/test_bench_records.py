@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llamamgr.core.bench_chart import draw
-from llamamgr.core.bench_records import Record, drops, former, is_drop, parse_line
+from llamamgr.core.bench_records import Record, behind, drops, former, is_drop, parse_line
 
 
 def record(
@@ -55,6 +55,13 @@ def test_a_drop_is_marked_when_it_is_more_than_a_tenth_and_more_than_chance():
     assert [drop.before.number for drop in drops([record(3, 85)], [record(1, 100), record(2, 90)])] == [1]
     assert drops([record(3, 85)], [record(1, 100)])[0].part == pytest.approx(0.15)
     assert drops([record(3, 91)], [record(1, 100)]) == ()
+
+
+def test_of_instances_side_by_side_the_slower_is_marked_whatever_its_device():
+    slow, fast = record(3, 1, instance="cpu", settings="n_gpu_layers=0"), record(3, 100, instance="gpu")
+    [drop] = behind([slow, fast, record(3, 95, instance="close")])
+    assert (drop.now, drop.before, drop.part) == (slow, fast, 0.99)
+    assert behind([record(3, 1), record(2, 100), record(3, 100, test="pp512", instance="gpu")]) == ()
     shaky = record(1, 100, samples=(50.0, 60.0, 100.0, 140.0, 150.0))
     assert not is_drop(shaky, record(3, 85))
 

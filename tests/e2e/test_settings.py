@@ -93,7 +93,8 @@ def test_ps_tells_how_fast_answers_came_and_what_was_planned(daemon: Daemon):
     [child] = daemon.children()
     assert child["tokens_per_second"] > 1
     assert child["memory_planned"] > 0
-    shown = llamamgr("ps").stdout.splitlines()
+    assert len(llamamgr("ps").stdout.splitlines()[0]) <= 80
+    shown = llamamgr("ps", "-v").stdout.splitlines()
     assert {"PLANNED", "TOKENS/S", "UNTIL"} <= set(shown[0].split())
     assert shown[1].split().count("-") == 1  # no GPU, and nothing else unknown
 
