@@ -20,16 +20,21 @@ _LONGEST = 240
 def last_words(output: Sequence[str], most: int, *, only_failures: bool = False) -> tuple[str, ...]:
     """At most ``most`` lines of ``output``, in its order, that best say why it ended.
 
-    The last ones that speak of a failure, where any do; a usage text is left out then, as llama.cpp's tools print theirs after the
-    mistake. Else the last lines, or none with ``only_failures``.
+    Those that speak of a failure, where any do: the first ones, which name the cause, and the last. A usage text is left out then,
+    as llama.cpp's tools print theirs after the mistake. Else the last lines, or none with ``only_failures``.
     """
     lines = [line.strip() for line in output if line.strip()]
     usage = next((number for number, line in enumerate(lines) if _USAGE.match(line)), len(lines))
     told = [line for line in lines[:usage] if _FAILURES.search(line)]
     told = told or [line for line in lines[usage:] if _FAILURES.match(line)]
-    if not told and not only_failures:
-        told = lines
-    return tuple(_STAMP.sub("", line)[:_LONGEST] for line in told[-most:])
+    if not told:
+        return () if only_failures else tuple(_shown(line) for line in lines[-most:])
+    distinct = tuple(dict.fromkeys(map(_shown, told)))
+    return distinct if len(distinct) <= most else (*distinct[: most - 1], distinct[-1])
+
+
+def _shown(line: str) -> str:
+    return _STAMP.sub("", line)[:_LONGEST]
 
 
 def without_folders(text: str) -> str:

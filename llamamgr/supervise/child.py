@@ -37,6 +37,7 @@ _PROBE_DEADLINE = 1.0
 _TERM_WAIT = 2.0
 _PIPE_WAIT = 0.25  # for pipes held open by grandchildren that left the group
 _TAIL_LINES = 6
+_TOLD_LINES = 4  # of a log, in the cause of an exit
 # last lines of a log that can tell why a child could not load, and why one that served died
 _LOADING_LINES, _SERVING_LINES = 100, 12
 _MOST_PORTS = 4  # that are tried for one child
@@ -234,7 +235,7 @@ class Child:
         else:
             how = f"exited with code {code}"
         recent = self._log.tail(_SERVING_LINES if self._is_ready else _LOADING_LINES)
-        lines = last_words(recent, _TAIL_LINES, only_failures=self._is_ready)
+        lines = last_words(recent, _TOLD_LINES, only_failures=self._is_ready)
         tail = without_folders(" | ".join(lines))
         parts = [self.cause, f"llama-server {how}"]
         said = "; ".join(part for part in parts if part)

@@ -41,8 +41,10 @@ def test_a_usage_text_alone_is_told_from_its_end():
     assert last_words(["usage: tool [options]", "", "  -h  help"], 1) == ("-h  help",)
 
 
-def test_many_failures_are_told_from_the_last_ones_in_their_order():
-    assert last_words([f"error {number}" for number in range(9)], 2) == ("error 7", "error 8")
+def test_of_many_failures_the_first_and_the_last_are_told_and_each_once():
+    output = [f"error {number}" for number in (0, 1, 0, 1, 2, 3, 4, 5)]
+    assert last_words(output, 3) == ("error 0", "error 1", "error 5")
+    assert last_words(output[:4], 3) == ("error 0", "error 1")
 
 
 def test_a_line_without_end_is_cut():
