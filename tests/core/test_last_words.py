@@ -20,7 +20,8 @@ SERVING = """\
 
 
 def test_the_mistake_is_told_and_not_the_usage_that_follows_it():
-    assert last_words(WRONG_VALUE, 6) == (WRONG_VALUE[0],)
+    option = "--check-tensors      check model tensor data for invalid values (default: false)"
+    assert last_words([*WRONG_VALUE, option], 6) == (WRONG_VALUE[0],)
 
 
 def test_lines_that_speak_of_no_failure_are_the_last_resort_and_may_be_left_out():
