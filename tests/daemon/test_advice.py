@@ -25,7 +25,7 @@ def told(data: dict[str, object]) -> list[Advice]:
 @pytest.mark.parametrize(
     ("data", "key", "what", "hint"),
     [
-        ({"instance": "nix"}, "instance", "no instance 'nix'; 'default' is used", "--instance nix"),
+        ({"instance": "nix"}, "instance", "no instance 'nix'; 'default' is used", "there are: default"),
         ({"models_dirs": ["/nix"]}, "models_dirs", "no folder /nix", "make it"),
         ({"models_dirs": ["~nobody-of-this-name/a"]}, "models_dirs", "no folder ~nobody", "make it"),
         ({"default_model": "nix"}, "default_model", "model 'nix' not found", "llamamgr list"),
@@ -36,7 +36,7 @@ def told(data: dict[str, object]) -> list[Advice]:
             {"models": {"tinychat": {"instance": "cuda"}}},
             'models."tinychat".instance',
             "no instance 'cuda'",
-            "llamamgr install --instance cuda",
+            "there are: default",
         ),
         (
             {"models": {"tinychat": {"aliases": ["Selftest"]}}},
@@ -50,7 +50,7 @@ def told(data: dict[str, object]) -> list[Advice]:
             "no llama-server option --flsh-attn",
             "flash-attn",
         ),
-        ({"models": {"tinychat": {"flags": {"port": 1}}}}, 'models."tinychat".flags', "--port", "decides"),
+        ({"models": {"tinychat": {"flags": {"port": 1}}}}, 'models."tinychat".flags', "--port", "server.host"),
         (
             {"models": {"tinychat": {"draft_model": "/nix.gguf"}}},
             'models."tinychat".draft_model',
