@@ -50,6 +50,7 @@ def _usage_error(error: Any, path: str, commands: Sequence[str]) -> UsageError:
     what = f"{said[:1].lower()}{said[1:]}".replace("is not a valid int range", "is no whole number")
     near = tuple(getattr(error, "possibilities", None) or ())
     if what.startswith("no such command"):
+        what = what.partition(". Did you mean")[0]
         near = tuple(difflib.get_close_matches(what.split("'")[1], commands, n=1))
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return UsageError(what, f"{meant}`{path} -h` tells what there is")

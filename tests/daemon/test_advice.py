@@ -50,7 +50,12 @@ def told(data: dict[str, object]) -> list[Advice]:
             "no llama-server option --flsh-attn",
             "flash-attn",
         ),
-        ({"models": {"tinychat": {"flags": {"port": 1}}}}, 'models."tinychat".flags', "--port", "server.host"),
+        (
+            {"models": {"tinychat": {"flags": {"port": 1}}}},
+            'models."tinychat".flags',
+            "--port",
+            "server.host",
+        ),
         (
             {"models": {"tinychat": {"draft_model": "/nix.gguf"}}},
             'models."tinychat".draft_model',
