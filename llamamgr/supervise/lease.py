@@ -76,7 +76,7 @@ class ChildStatus(msgspec.Struct, frozen=True):
     the last ones (0.0 = not known).
 
     ``memory_gpu`` is measured where ``memory_devices`` tells it by GPU, else what the plan expects. ``planned`` is the estimate it
-    was placed by: bytes by device.
+    was placed by: bytes by device. ``pid`` is 0 until the process is there.
     """
 
     id: str

@@ -189,10 +189,11 @@ class Faults:
             self.done[kind] += 1
 
     async def _signal(self, number: signal.Signals) -> None:
-        children = await asyncio.to_thread(self._daemon.children)
-        if children:
+        # one that is just being spawned has no pid yet, and pid 0 would be this very process group
+        pids = [child["pid"] for child in await asyncio.to_thread(self._daemon.children) if child["pid"] > 0]
+        if pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._chance.choice(children)["pid"], number)
+                os.kill(self._chance.choice(pids), number)
 
     async def _unload(self, *, now: bool) -> None:
         body = {"model": self._chance.choice(tuple(SAYS)), "now": now}
