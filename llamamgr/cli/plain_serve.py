@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-OPTIONS = {"--host": "server.host", "--tls-cert": "server.tls_cert", "--tls-key": "server.tls_key"}
+from llamamgr.host.settings import OPTIONS
+
+_KEYS = {option: key for key, option in OPTIONS.items()}
 
 
 def serve_plainly(words: Sequence[str]) -> bool:
@@ -21,15 +23,15 @@ def serve_plainly(words: Sequence[str]) -> bool:
 
 def flags_in(words: Sequence[str]) -> dict[str, str] | None:
     """Settings by dotted key, of ``--option value`` and ``--option=value``; None when there is anything else."""
-    flags, rest = dict.fromkeys(OPTIONS.values(), ""), list(words)
+    flags, rest = dict.fromkeys(OPTIONS, ""), list(words)
     while rest:
         option, equals, value = rest.pop(0).partition("=")
-        if option not in OPTIONS or not (equals or rest):
+        if option not in _KEYS or not (equals or rest):
             return None
         value = value if equals else rest.pop(0)
         if value.startswith("-"):
             return None
-        flags[OPTIONS[option]] = value
+        flags[_KEYS[option]] = value
     return flags
 
 

@@ -49,13 +49,11 @@ async def count_tokens(request: web.Request) -> web.Response:
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)
     chat, script = guided(asked.chat, persona), script_for(model, persona, has_media=asked.has_media)
-    counted = 0
 
-    async def attempt(lease: Lease) -> None:
-        nonlocal counted
-        counted = await count(lease, chat, script, services.clock())
+    async def attempt(lease: Lease) -> int:
+        return await count(lease, chat, script, services.clock())
 
-    await relay.with_lease(services.children, want_of(model), lambda: False, attempt)
+    counted = await relay.with_lease(services.children, want_of(model), attempt)
     return replies.v1(anthropic.count_answer(counted), headers=replies.anthropic_headers())
 
 

@@ -29,7 +29,7 @@ async def deliver(
     it ends the stream with ``last_words`` and a cut connection.
     """
     try:
-        await with_lease(services_of(request).children, want, lambda: writer.sent, attempt)
+        await with_lease(services_of(request).children, want, attempt, lambda: writer.sent)
     except Exception as error:
         if not writer.sent or isinstance(error, ConnectionError):
             raise

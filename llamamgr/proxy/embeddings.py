@@ -51,18 +51,14 @@ async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) 
     """The vectors, and the nanoseconds that the load took. Without inputs the model, whichever, is loaded all the same."""
     if asked.inputs and "embedding" not in model.capabilities:
         raise DialectError(501, embeddings.UNSUPPORTED, param="model")
-    found, load = Embeddings((), 0), 0
 
-    async def attempt(lease: Lease) -> None:
-        nonlocal found, load
-        load = int(lease.load_seconds * 1e9)
-        if asked.inputs:
-            found = await _ask(lease, asked)
-            lease.tokens.add(found.tokens, 0, 0)
+    async def attempt(lease: Lease) -> tuple[Embeddings, int]:
+        found = await _ask(lease, asked) if asked.inputs else Embeddings((), 0)
+        lease.tokens.add(found.tokens, 0, 0)
+        return found, int(lease.load_seconds * 1e9)
 
     want = Want(model, LoadOptions(**msgspec.structs.asdict(asked.load)), asked.keep_alive)
-    await relay.with_lease(services.children, want, lambda: False, attempt)
-    return found, load
+    return await relay.with_lease(services.children, want, attempt)
 
 
 async def _ask(lease: Lease, asked: EmbeddingRequest) -> Embeddings:

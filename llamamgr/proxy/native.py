@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -13,7 +12,7 @@ from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.moments import Stamps
-from llamamgr.proxy.performance import reading
+from llamamgr.proxy.performance import fitting, reading
 from llamamgr.proxy.relay import GenerationFailedError, Take, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
@@ -24,10 +23,7 @@ from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta, Think
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
-from llamamgr.wire.shortening import shortened
 from llamamgr.wire.template_answer import Marks, TemplateAnswer
-
-log = logging.getLogger(__name__)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -56,7 +52,7 @@ async def _answer(
         if not asked.is_load:
             conversation = Conversation(request, kind, asked, model, persona, since)
             return await conversation.run(services, want)
-        await relay.with_lease(services.children, want, lambda: False, _nothing)
+        await relay.with_lease(services.children, want, _nothing)
     created = Stamps(services.clock)()
     return replies.native(ollama.load_answer(kind, asked.model, created, unload=asked.is_unload))
 
@@ -102,7 +98,7 @@ class Conversation:
         if self._asked.shows_prompt:
             return await self._show_prompt(services, want)
         try:
-            await relay.with_lease(services.children, want, lambda: self._writer.sent, self._attempt)
+            await relay.with_lease(services.children, want, self._attempt, lambda: self._writer.sent)
         except Exception as error:
             if not self._writer.sent or isinstance(error, ConnectionError):
                 self._reword(error)
@@ -120,13 +116,7 @@ class Conversation:
             raise own from None
 
     async def _show_prompt(self, services: Services, want: Want) -> web.Response:
-        prompt = ""
-
-        async def render(lease: Lease) -> None:
-            nonlocal prompt
-            prompt = await self._prompt(lease)
-
-        await relay.with_lease(services.children, want, lambda: False, render)
+        prompt = await relay.with_lease(services.children, want, self._prompt)
         asked = self._asked
         answer = ollama.prompt_answer(self._kind, asked.model, self._stamps(), prompt, len(asked.images))
         return replies.native(answer)
@@ -177,23 +167,9 @@ class Conversation:
     async def _fitting(self, lease: Lease, once: Callable[[ChatRequest], Awaitable[None]]) -> None:
         """``once`` with the conversation; one that is too long loses its oldest turns, unless ``truncate`` is false."""
         asked = self._asked
-        chat: ChatRequest | None = ollama.to_chat_request(
-            asked, lease.context, self._model.capabilities, self._persona
-        )
-        while chat is not None:
-            try:
-                return await once(chat)
-            except GenerationFailedError as error:
-                may_cut = isinstance(asked, ChatBody) and asked.truncate and not self._writer.sent
-                chat = shortened(chat, error.failed.message) if may_cut else None
-                if chat is None:
-                    raise
-                log.info(
-                    "%s: %d messages are left of a conversation that was too long",
-                    lease.model.name,
-                    len(chat.messages),
-                )
-        return None
+        chat = ollama.to_chat_request(asked, lease.context, self._model.capabilities, self._persona)
+        is_cut = isinstance(asked, ChatBody) and asked.truncate
+        await fitting(lease, chat, once, lambda: is_cut and not self._writer.sent)
 
     async def _perform(self, script: Script, lease: Lease) -> None:
         """By a Go template: the prompt is rendered here, and what comes back is read here."""

@@ -79,11 +79,7 @@ async def _whole(services: Services, want: Want, asked: openai_chat.Passing) -> 
         lease.tokens.add(told.prompt, told.cached, told.completion)
         return answer
 
-    return await with_lease(services.children, want, _unsent, attempt)
-
-
-def _unsent() -> bool:
-    return False
+    return await with_lease(services.children, want, attempt)
 
 
 class Passage:

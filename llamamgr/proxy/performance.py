@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 
 from llamamgr.proxy import relay
 from llamamgr.proxy.relay import GenerationFailedError, Take
@@ -10,7 +11,10 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine
 from llamamgr.wire.neutral import ChatRequest, Event
 from llamamgr.wire.script import Script
+from llamamgr.wire.shortening import shortened
 from llamamgr.wire.template_answer import TemplateAnswer
+
+log = logging.getLogger(__name__)
 
 
 async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: int, take: Take) -> None:
@@ -21,6 +25,25 @@ async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: i
     prompt = script.prompt(chat, now)
     call = engine.completion_call(script.continuation(chat, prompt))
     await relay.generate(lease, call, reading(script.reader(chat, prompt), take))
+
+
+async def fitting(
+    lease: Lease,
+    chat: ChatRequest,
+    once: Callable[[ChatRequest], Awaitable[None]],
+    may_cut: Callable[[], bool],
+) -> None:
+    """``once`` with ``chat``; while it is refused as too long and ``may_cut``, again without its oldest turns."""
+    while True:
+        try:
+            return await once(chat)
+        except GenerationFailedError as error:
+            shorter = shortened(chat, error.failed.message) if may_cut() else None
+            if shorter is None:
+                raise
+            chat = shorter
+            left = len(chat.messages)
+            log.info("%s: %d messages are left of a conversation that was too long", lease.model.name, left)
 
 
 def reading(reader: TemplateAnswer, take: Take) -> Take:

@@ -51,8 +51,15 @@ def want_of(model: ModelCard) -> Want:
     )
 
 
+def _nothing_yet() -> bool:
+    return False
+
+
 async def with_lease(
-    children: Children, want: Want, sent: Callable[[], bool], use: Callable[[Lease], Awaitable[Answer]]
+    children: Children,
+    want: Want,
+    use: Callable[[Lease], Awaitable[Answer]],
+    sent: Callable[[], bool] = _nothing_yet,
 ) -> Answer:
     """What ``use`` gives under a lease; it is run once more on a new lease when its child got lost and nothing was ``sent``.
 

@@ -29,14 +29,13 @@ async def rerank(request: web.Request) -> web.Response:
     asked = msgspec.structs.replace(asked, model=name or model.name)
     if CAPABILITY not in model.capabilities:
         raise DialectError(501, f'"{asked.model}" is no reranking model', param="model")
-    scores = Scores((), 0)
 
-    async def attempt(lease: Lease) -> None:
-        nonlocal scores
+    async def attempt(lease: Lease) -> Scores:
         scores = await relay.ask(lease.endpoint, asked.call(), lambda body: wire.read(asked, body))
         lease.tokens.add(scores.tokens, 0, 0)
+        return scores
 
-    await relay.with_lease(services.children, Want(model), lambda: False, attempt)
+    scores = await relay.with_lease(services.children, Want(model), attempt)
     return replies.v1(wire.answer(asked, scores, f"rerank-{secrets.token_hex(12)}"))
 
 

@@ -15,7 +15,7 @@ from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
-from llamamgr.proxy.performance import count, perform
+from llamamgr.proxy.performance import count, fitting, perform
 from llamamgr.proxy.relay import GenerationFailedError, Take, Want, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import services_of
@@ -31,7 +31,6 @@ from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import Recall, ResponseRequest
 from llamamgr.wire.responses_stored import outputs, page_answer, page_of, stored
 from llamamgr.wire.script import Script, script_for
-from llamamgr.wire.shortening import shortened
 
 
 class Parse(Protocol):
@@ -55,13 +54,11 @@ async def input_tokens(request: web.Request) -> web.Response:
         asked = msgspec.structs.replace(asked, model=known.model)
     model, chat, script = await _prepared(request, asked, known)
     services = services_of(request)
-    counted = 0
 
-    async def attempt(lease: Lease) -> None:
-        nonlocal counted
-        counted = await count(lease, chat, script, services.clock())
+    async def attempt(lease: Lease) -> int:
+        return await count(lease, chat, script, services.clock())
 
-    await with_lease(services.children, want_of(model), lambda: False, attempt)
+    counted = await with_lease(services.children, want_of(model), attempt)
     return replies.v1(responses_request.count_answer(counted), headers=replies.left_out(asked.left_out))
 
 
@@ -200,16 +197,11 @@ class Conversation:
 
     async def _fitting(self, lease: Lease, take: Take) -> None:
         """Generate; a conversation that is too long loses its oldest turns where the client wants that."""
-        chat = self._chat
-        while True:
-            try:
-                return await perform(lease, chat, self._script, self._services.clock(), take)
-            except GenerationFailedError as error:
-                may_cut = self._asked.truncates and not self._writer.sent
-                shorter = shortened(chat, error.failed.message) if may_cut else None
-                if shorter is None:
-                    raise
-                chat = shorter
+
+        async def once(chat: ChatRequest) -> None:
+            await perform(lease, chat, self._script, self._services.clock(), take)
+
+        await fitting(lease, self._chat, once, lambda: self._asked.truncates and not self._writer.sent)
 
     def _keep(self, renderer: Renderer) -> None:
         known, asked = self._known, self._asked

@@ -180,8 +180,7 @@ class Supervisor:
             return None
         demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
         child_id = self._plan.granted_at_once(demand, self._loop.time())
-        running = self._running.get(child_id)
-        return self._lease(hold, child_id, running, 0.0) if running is not None else None
+        return self._lease(hold, child_id, self._running[child_id], 0.0) if child_id else None
 
     async def _waited(self, hold: _Acquisition) -> Lease:
         """A child held for a request. Asked anew when it died on the way here, or when its build was given up meanwhile."""
@@ -214,14 +213,10 @@ class Supervisor:
     async def _granted(self, order: Order, hold: _Acquisition) -> str:
         if self._closing:
             raise shutting_down()
-        demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
-        child_id = self._plan.granted_at_once(demand, self._loop.time())
-        if child_id:
-            return child_id
         future: asyncio.Future[str] = self._loop.create_future()
         self._grants[hold.request] = future
         self._wishes[hold.request] = order.wish
-        self._post(demand)
+        self._post(order.numbered(hold.request, hold.keep_alive, hold.priority))
         return await future
 
     def _leave(self, hold: _Acquisition) -> None:

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from llamamgr.cli.plain_serve import OPTIONS, flags_in
+from llamamgr.cli.plain_serve import flags_in
 from llamamgr.cli.serve import serve
+from llamamgr.host.settings import OPTIONS
 
-NOTHING = dict.fromkeys(OPTIONS.values(), "")
+NOTHING = dict.fromkeys(OPTIONS, "")
 
 
 @pytest.mark.parametrize(
