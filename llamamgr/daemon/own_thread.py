@@ -40,7 +40,7 @@ class OwnThread:
         self._entered: Future[asyncio.AbstractEventLoop] | None = None
         self._thread: threading.Thread | None = None
         self._leave = asyncio.Event()  # bound to the loop at its first use there
-        self._asked: set[asyncio.Task[Any]] = set()
+        self._asked: dict[asyncio.Task[Any], Future[Any]] = {}
         self._cut_short: set[asyncio.Task[Any]] = set()
 
     @property
@@ -51,13 +51,15 @@ class OwnThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run ``coroutine`` on the loop. ``UsageError`` after ``close`` and in a forked process; errors of opening pass."""
-        tracked = self._tracked(coroutine)
+        future: Future[T] = Future()
         try:
-            return asyncio.run_coroutine_threadsafe(tracked, self._open())
+            self._refuse_in_fork()  # where the lock may be held for ever by a thread that is not there
+            with self._lock:  # asked before the loop is told to leave, or refused
+                self._open().call_soon_threadsafe(self._begin, coroutine, future)
         except BaseException:
-            tracked.close()
             coroutine.close()
             raise
+        return future
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """As ``submit``, and wait for the result; an interrupt of the waiting cancels the coroutine."""
@@ -92,9 +94,12 @@ class OwnThread:
         if thread is not threading.current_thread():  # the garbage collector may run on it
             thread.join()
 
-    def _open(self) -> asyncio.AbstractEventLoop:
+    def _refuse_in_fork(self) -> None:
         if os.getpid() != self._process:
             raise UsageError("a LlamaServer does not survive a fork", "make one in the process that uses it")
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        self._refuse_in_fork()
         with self._lock:
             if self._closed:
                 raise UsageError("this LlamaServer is closed", "make a new one")
@@ -123,25 +128,39 @@ class OwnThread:
         async with self._inside():
             entered.set_result(asyncio.get_running_loop())
             await self._leave.wait()
-            # those that their askers have cancelled clean up already, and a second cancellation would stop them at it
-            self._cut_short = {task for task in self._asked if not task.cancelling()}
+            # those that their askers have given up clean up already, and a second cancellation would stop them at it
+            self._cut_short = {task for task, future in self._asked.items() if not future.cancelled()}
             for task in self._cut_short:
                 task.cancel()
             if self._asked:
                 await asyncio.wait(self._asked)
 
-    async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        self._asked.add(task)
-        try:
-            return await coroutine
-        except asyncio.CancelledError:
-            if task in self._cut_short:
-                # told as an error: a cancellation would look like the caller's own
-                raise EngineError(
-                    "the LlamaServer was closed before the answer was complete", "close it after its last use"
-                ) from None
-            raise
-        finally:
-            self._asked.discard(task)
+    def _begin(self, coroutine: Coroutine[Any, Any, T], future: Future[T]) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(coroutine)
+        self._asked[task] = future
+        task.add_done_callback(self._ended)
+
+        def given_up(future: Future[T]) -> None:
+            if future.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and the task has ended with it
+                    loop.call_soon_threadsafe(task.cancel)
+
+        future.add_done_callback(given_up)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        future = self._asked.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() and task in self._cut_short:
+            # told as an error: a cancellation would look like the caller's own
+            error = EngineError(
+                "the LlamaServer was closed before the answer was complete", "close it after its last use"
+            )
+        elif task.cancelled():
+            future.cancel()
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            future.set_result(task.result())
+        else:
+            future.set_exception(error)
