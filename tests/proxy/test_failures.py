@@ -189,3 +189,4 @@ async def test_a_client_that_leaves_while_nothing_is_said_frees_its_lease(
             await asyncio.sleep(0.005)
         waiting.cancel()
         await until_free(front)
+    assert waiting.cancelled(), "no answer came before it left"

@@ -126,6 +126,7 @@ async def test_a_connection_that_nobody_needs_is_closed_soon(folder: Path) -> No
     async with talking(folder / "s") as (peer, pool):
         await ask(peer, pool)
         await asyncio.wait_for(peer.closed.wait(), 5)  # llama-server itself would wait for 5 s
+        assert pool.take(peer.endpoint) is None
 
 
 async def test_connections_to_a_child_that_stops_are_closed_at_once(folder: Path) -> None:

@@ -132,6 +132,7 @@ async def test_cancelling_the_wait_for_an_answer_closes_the_connection(folder: P
         await asyncio.wait_for(asked.wait(), 5)
         waiting.cancel()
         await asyncio.wait_for(gone.wait(), 5)
+        assert waiting.cancelled()
 
 
 async def test_a_slow_reader_makes_the_peer_wait(folder: Path) -> None:

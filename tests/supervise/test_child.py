@@ -70,47 +70,41 @@ def diary(fake_build, short_folder) -> Callable[[str], Diary]:
     return make
 
 
-async def test_a_child_that_is_stopped_was_told_of_at_each_step_in_order(diary):
-    steps = diary()
-    child = Child("c1", steps, load_wait=20, stall_wait=20)
+async def end_of(steps: Diary, after: asyncio.Event, do: Callable[[Child], None]) -> str:
+    """What a child says of its end, to which ``do`` was done after that step."""
+    child = Child("c1", steps, load_wait=60, stall_wait=20)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         run = tasks.create_task(child.run())
-        await steps.is_ready.wait()
-        child.stop()
+        await after.wait()
+        do(child)
+    return run.result()
+
+
+async def test_a_child_that_is_stopped_was_told_of_at_each_step_in_order(diary):
+    steps = diary()
+    cause = await end_of(steps, steps.is_ready, lambda child: child.stop())
     assert steps.told == ["launch", "spawned", "healthy", "ready", "before_stop", "stopping"]
-    assert run.result().startswith("llama-server")
+    assert cause.startswith("llama-server")
 
 
 async def test_a_child_that_is_stopped_while_it_loads_has_nothing_to_save(diary):
     steps = diary("load=30")
-    child = Child("c1", steps, load_wait=60, stall_wait=20)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        tasks.create_task(child.run())
-        await steps.is_spawned.wait()
-        child.stop()
+    await end_of(steps, steps.is_spawned, lambda child: child.stop())
     assert steps.told == ["launch", "spawned", "stopping"]
 
 
 async def test_a_child_stopped_for_a_reason_is_not_kept_up_by_saving_and_says_the_reason(diary):
     steps = diary()
-    child = Child("c1", steps, load_wait=20, stall_wait=20)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        run = tasks.create_task(child.run())
-        await steps.is_ready.wait()
-        child.stop("the house burns")
+    cause = await end_of(steps, steps.is_ready, lambda child: child.stop("the house burns"))
     assert steps.told == ["launch", "spawned", "healthy", "ready", "stopping"]
-    assert run.result().startswith("the house burns; llama-server")
+    assert cause.startswith("the house burns; llama-server")
 
 
 async def test_a_child_that_dies_by_itself_is_not_said_to_be_stopping(diary):
     steps = diary()
-    child = Child("c1", steps, load_wait=20, stall_wait=20)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        run = tasks.create_task(child.run())
-        await steps.is_ready.wait()
-        os.kill(steps.pid, signal.SIGKILL)
+    cause = await end_of(steps, steps.is_ready, lambda child: os.kill(child.pid, signal.SIGKILL))
     assert steps.told == ["launch", "spawned", "healthy", "ready"]
-    assert run.result() == "llama-server was killed by SIGKILL"  # what it logged before says nothing of that
+    assert cause == "llama-server was killed by SIGKILL"  # what it logged before says nothing of that
 
 
 async def test_a_child_stopped_before_its_start_never_has_a_process(diary):
