@@ -122,11 +122,12 @@ def test_what_is_set_holds_for_the_answers_that_follow(session, asked):
         ("/show template", "{%"),
     ],
 )
-def test_commands_answer_and_mistakes_end_nothing(session, typed, told):
+def test_commands_answer_mistakes_end_nothing_and_neither_is_said_to_the_model(session, asked, typed, told):
     terminal = session("selftest")
     say(terminal, typed, told)
     say(terminal, "hello")
     leave(terminal)
+    assert [texts(body) for body in asked()] == [[("user", "hello")]]
 
 
 def test_a_path_that_begins_a_text_is_no_command(session, asked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamamgr.core.fit_params import Device, Options, parse_devices, parse_options
+from llamamgr.core.fit_params import HOST, Device, Options, parse_devices, parse_options
 
 MIB = 1024 * 1024
 LOG = "0.00.001.751 I llama_fit_params: printing estimated memory in MiB to stdout (device, model, context, compute) ...\n"
@@ -43,7 +43,32 @@ def test_options_of_an_unknown_kind_are_not_passed_on():
     assert parse_options('-c 4096 -ngl 3 -ot "a=CPU" --host 0.0.0.0\n') is None
 
 
-@given(st.text())
-def test_any_text_is_parsed_or_passed_over(text: str):
-    parse_devices(text)
-    parse_options(text)
+LINES = st.lists(
+    st.sampled_from(
+        [
+            "CUDA0 4403 512 304 ",
+            "Host 281 0 12",
+            "Host 281 0",
+            "Host 9999999999 0 0",
+            "Vulkan0 1 2 3",
+            "-c 4096 -ngl 28 -ts 14,14",
+            "-c 4096 -ngl -1",
+            '-c 4096 -ngl 3 -ot "a=CPU"',
+            "-c 4096 -ngl 3 --host 0.0.0.0",
+        ]
+    )
+    | st.text(max_size=20)
+).map("\n".join)
+
+
+@given(LINES)
+def test_any_text_gives_whole_tables_and_options_that_can_be_passed_or_nothing(text: str):
+    found = parse_devices(text)
+    assert not found or HOST in found
+    for device in found.values():
+        assert all(size >= 0 and size % MIB == 0 for size in (device.weights, device.context, device.compute))
+    options = parse_options(text)
+    if options is not None:
+        assert options.layers >= 0
+        assert set(options.split) <= set("0123456789,.")
+        assert not set(options.overrides) & set('" \n')

@@ -8,13 +8,17 @@ from pathlib import Path
 
 
 class EngineOfSlots:
-    """``async with`` gives the path of its socket. Saving takes as long as ``bytes_per_second`` says; reading likewise."""
+    """``async with`` gives the path of its socket. Saving takes as long as ``bytes_per_second`` says; reading likewise.
+
+    ``asked`` are the targets of all requests.
+    """
 
     def __init__(self, path: Path, *, tokens: int, seconds_per_token: float) -> None:
         self._path = path
         self._tokens = tokens
         self.seconds_per_token = seconds_per_token
         self.bytes_per_second = 1e9
+        self.asked: list[str] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> str:
@@ -33,7 +37,9 @@ class EngineOfSlots:
             (int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0
         )
         await reader.readexactly(length)
-        body = self._answer(head.split(" ", 2)[1]).encode()
+        target = head.split(" ", 2)[1]
+        self.asked.append(target)
+        body = self._answer(target).encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
         )

@@ -58,3 +58,9 @@ async def test_a_long_prompt_is_saved_and_comes_back(short_folder, card):
     (folder / "0.bin").write_bytes(b"slot")
     async with engine as endpoint:
         assert await store.restore(Endpoint(socket=endpoint), "key") == 2000
+
+
+async def test_a_child_of_short_prompts_is_asked_for_nothing_but_its_slots(short_folder, card):
+    engine = EngineOfSlots(short_folder / "s.sock", tokens=63, seconds_per_token=10)
+    assert await saved(SlotStore(short_folder / "slots", GIB, 0.5), engine, card) == 0
+    assert engine.asked == ["/slots"]

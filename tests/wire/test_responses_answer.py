@@ -300,5 +300,7 @@ def test_spoiled_streams_fail_or_are_whole(
     name: str, spoils: list[tuple[float, bytes, int]], cuts: list[float]
 ) -> None:
     told = streamed(events_of(spoiled(body(name), spoils), cuts))
-    if told[-1]["type"] != "response.failed":
+    if told[-1]["type"] == "response.failed":
+        assert told[-1]["response"]["error"]["message"]
+    else:
         gathered(told)
