@@ -15,6 +15,8 @@ from tests.e2e.peers.clients import OLLAMA, OPENAI, Answer, ask, body_of, endles
 from tests.e2e.peers.conftest import A, B, Engine, child_of, stop_process
 
 STOP_SEQUENCE = 4.0  # SIGTERM, 2 s, SIGTERM, 2 s, SIGKILL
+PROMISED = 15.0  # until an engine that hangs is noticed
+SLACK = 5.0  # of a machine that is busy with other things; what is looked for takes for ever
 
 
 def test_a_health_check_that_hangs_holds_no_request_beyond_its_deadline(serve, engine, record_property):
@@ -26,7 +28,7 @@ def test_a_health_check_that_hangs_holds_no_request_beyond_its_deadline(serve, e
     took = time.monotonic() - asked
     assert answer.status >= 500
     assert "not ready after 1.5 s" in answer.error
-    assert took < 1.5 + STOP_SEQUENCE + 3
+    assert took < 1.5 + STOP_SEQUENCE + SLACK
     assert ask(daemon, B).status == 200
     record_property("measured", f"deadline 1.5 s: told after {took:.1f} s")
 
@@ -132,7 +134,7 @@ def test_a_swap_behind_an_engine_that_will_not_stop_is_bounded(stubborn, record_
     asked = time.monotonic()
     assert ask(stubborn, "selftest-c").status == 200
     took = time.monotonic() - asked
-    assert took < 3 + STOP_SEQUENCE + 4
+    assert took < 3 + STOP_SEQUENCE + SLACK
     record_property("measured", f"the next model answered after {took:.1f} s")
 
 
@@ -147,7 +149,7 @@ def test_an_engine_that_hangs_when_ready_is_noticed_while_a_request_waits_on_it(
     answer = ask(daemon, A)
     took = time.monotonic() - asked
     assert answer.status == 200, answer.data
-    assert took < 16
+    assert took < PROMISED + SLACK
     assert child_of(daemon, A)["pid"] != hung
     record_property(
         "measured", f"replaced, and the waiting request answered, after {took:.1f} s (promise: 15 s)"
@@ -163,7 +165,7 @@ def test_a_stream_on_an_engine_that_hangs_is_told_an_error(serve, engine, record
     took = time.monotonic() - stopped
     assert not answer.clean
     assert "stopped answering" in answer.error
-    assert took < 16
+    assert took < PROMISED + SLACK
     record_property("measured", f"error in the dialect after {took:.1f} s (promise: 15 s)")
 
 
