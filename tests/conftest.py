@@ -78,6 +78,16 @@ def own_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     shutil.rmtree(home)
 
 
+@pytest.fixture
+def own_temporary_files(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Temporary files, of programs that the test starts too, lie in this test's home."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder must outlive this test
+    monkeypatch.setenv("TMPDIR", str(own_home))
+    monkeypatch.setattr(tempfile, "tempdir", str(own_home))
+
+
 @pytest.fixture(scope="session")
 def real_instance() -> Path:
     """The folder of an instance with a real, verified CPU build, made by ``llamamgr install`` itself and kept for later runs."""

@@ -29,19 +29,20 @@ from llamamgr.wire.guidance import bounded_body
 from llamamgr.wire.neutral import Failed
 from llamamgr.wire.persona import NOBODY, with_settings
 
+_HOP_BY_HOP = (
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
 # of one connection, ours to say, or nobody's business behind this proxy
 _KEPT_BACK = frozenset(
     {
-        *(
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "expect",
-        ),
+        *_HOP_BY_HOP,
+        "expect",
         *("host", "content-length", "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"),
         *(
             "origin",
@@ -59,16 +60,8 @@ _KEPT_BACK = frozenset(
 )
 _NOT_TOLD = frozenset(
     {
-        *(
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "server",
-        ),
+        *_HOP_BY_HOP,
+        "server",
         *("set-cookie", "vary", "access-control-allow-origin", "access-control-allow-credentials"),
         *("access-control-allow-methods", "access-control-allow-headers"),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,13 +26,8 @@ def fake_flags() -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_files(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def only_own_temporary_files(own_temporary_files: None) -> None:
     """Private folders of other programs, a second test run among them, are not seen by a test, and not swept."""
-    tmp_path_factory.getbasetemp()  # pytest's own folder must outlive this test
-    monkeypatch.setenv("TMPDIR", str(own_home))
-    monkeypatch.setattr(tempfile, "tempdir", str(own_home))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import httpx
@@ -30,13 +29,8 @@ WEATHER = {"type": "function", "function": {"name": selftest.TOOL_NAME, "paramet
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_files(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def only_own_temporary_files(own_temporary_files: None) -> None:
     """The folder of an owner that is killed stays until the next one comes, or here until the test ends."""
-    tmp_path_factory.getbasetemp()  # pytest's own folder must outlive this test
-    monkeypatch.setenv("TMPDIR", str(own_home))
-    monkeypatch.setattr(tempfile, "tempdir", str(own_home))
 
 
 @pytest.fixture
