@@ -179,8 +179,8 @@ def _print_plan(wish: Wish, paths: Paths) -> None:
 
 
 def _print_outcome(installed: Installed, seconds: float) -> None:
-    from llamamgr.cli.install_progress import clock
     from llamamgr.cli.output import human_size
+    from llamamgr.cli.stage_progress import clock
 
     card = installed.build.card
     options = f" --instance {card.instance}" if card.instance != "default" else ""

@@ -1,15 +1,17 @@
-"""How ``llamamgr install`` shows what it is doing: a live bar on a terminal, plain lines anywhere else. Both on stderr."""
+"""How ``llamamgr install`` shows what it is doing: its steps, as the stages of any long work."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from llamamgr.cli.stage_progress import telling
+from llamamgr.core.stages import Stage
+
 if TYPE_CHECKING:
-    from llamamgr.instances.build import Progress, Report, Step
+    from llamamgr.instances.build import Progress, Report
 
 _TITLES = {
     "source": "getting llama.cpp",
@@ -19,7 +21,6 @@ _TITLES = {
     "verify": "verifying",
 }
 _INTERRUPTED = 130  # as shells count a SIGINT
-_TENTH = 10  # percent between two plain lines of one step
 
 
 @contextlib.contextmanager
@@ -38,77 +39,13 @@ def building(instance: str) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def reporting(first: Step = "source") -> Iterator[Report]:
-    """What to hand to ``install`` as ``report``, for as long as the block runs; it begins with the step ``first``."""
-    if sys.stderr.isatty():
-        with _bar(first) as report:
-            yield report
-    else:
-        yield Lines().report
+def reporting() -> Iterator[Report]:
+    """What to hand to ``install`` as ``report``, for as long as the block runs."""
+    with telling() as tell:
+        yield lambda progress: tell(_stage(progress))
 
 
-def clock(seconds: float) -> str:
-    """``4:48``, minutes and seconds."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-class Lines:
-    """One line for each step and each tenth of the compilation, with the time since the start."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._shown = ("", -1)
-
-    def report(self, progress: Progress) -> None:
-        if progress.step == "note":
-            self._print(progress.text)
-            return
-        tenth = progress.done * 100 // progress.total // _TENTH * _TENTH if progress.total else 0
-        if (progress.step, tenth) != self._shown:
-            self._shown = (progress.step, tenth)
-            count = f" {tenth} % ({progress.done}/{progress.total})" if progress.total else ""
-            self._print(_TITLES[progress.step] + count)
-
-    def _print(self, text: str) -> None:
-        print(f"[{clock(time.monotonic() - self._began)}] {text}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _bar(first: Step) -> Iterator[Report]:
-    """Step, bar, count, time gone and time left; what is done stays on the screen as a line."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Live
-
-    console = Console(stderr=True, highlight=False, markup=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Live(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as live:
-        task = live.add_task(_TITLES[first], total=None)
-
-        def report(progress: Progress) -> None:
-            if progress.step == "note":
-                console.print(progress.text)
-                return
-            title = _TITLES[progress.step]
-            if live.tasks[0].description != title:
-                console.print(f"{live.tasks[0].description} ✓")
-                live.reset(task, description=title, total=None)
-            if progress.total:
-                live.update(task, completed=progress.done, total=progress.total)
-
-        yield report
+def _stage(progress: Progress) -> Stage:
+    if progress.step == "note":
+        return Stage(note=progress.text)
+    return Stage(_TITLES[progress.step], progress.done, progress.total, counted=progress.step == "build")

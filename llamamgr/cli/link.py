@@ -27,7 +27,7 @@ def link(
     from llamamgr.instances.link import link as perform
 
     paths = Paths.of_environment()
-    with reporting("verify") as report:
+    with reporting() as report:
         card = perform(parse_instance_name(name), path, paths, self_test(paths), report).card
     print(f"{name}: llama.cpp b{card.number} ({card.commit}) for {card.arch}, {card.verify_note}")
     print(f"it lies where it lay: {card.source.location}")

@@ -136,7 +136,7 @@ def quantize_all(build: Build, orders: list[Order], paths: Paths) -> list[Quanti
 
 def print_made(made: list[Quantized], paths: Paths, as_json: bool) -> None:
     """What was made, and by which name the index knows it."""
-    from llamamgr.cli.install_progress import clock
+    from llamamgr.cli.stage_progress import clock
 
     names = indexed_names(paths)
     if as_json:

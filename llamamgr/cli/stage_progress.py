@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from llamamgr.cli.install_progress import clock
 from llamamgr.core.stages import Stage, Tell
 
 _TENTH = 10  # percent between two plain lines of one stage
@@ -21,6 +20,12 @@ def telling() -> Iterator[Tell]:
             yield tell
     else:
         yield Lines().tell
+
+
+def clock(seconds: float) -> str:
+    """``4:48``, minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 class Lines:
@@ -37,15 +42,20 @@ class Lines:
         tenth = stage.done * 100 // stage.total // _TENTH * _TENTH if stage.total else 0
         if (stage.title, tenth) != self._shown:
             self._shown = (stage.title, tenth)
-            self._print(f"{stage.title} {tenth} %" if stage.total else stage.title)
+            share = f" {tenth} %" if stage.total else ""
+            self._print(stage.title + share + _count(stage))
 
     def _print(self, text: str) -> None:
         print(f"[{clock(time.monotonic() - self._began)}] {text}", file=sys.stderr, flush=True)
 
 
+def _count(stage: Stage) -> str:
+    return f" ({stage.done}/{stage.total})" if stage.counted and stage.total else ""
+
+
 @contextlib.contextmanager
 def _bar() -> Iterator[Tell]:
-    """Title, bar, percent, time gone and time left; a stage that is over stays on the screen as a line."""
+    """Title, bar, percent, count, time gone and time left; a stage that is over stays on the screen as a line."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -63,6 +73,7 @@ def _bar() -> Iterator[Tell]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
+        TextColumn("{task.fields[count]}"),
     )
     with Progress(
         *columns,
@@ -72,7 +83,7 @@ def _bar() -> Iterator[Tell]:
         console=console,
         transient=True,
     ) as live:
-        task = live.add_task("", total=None, visible=False)
+        task = live.add_task("", total=None, visible=False, count="")
 
         def tell(stage: Stage) -> None:
             if stage.note:
@@ -82,8 +93,8 @@ def _bar() -> Iterator[Tell]:
             if former != stage.title:
                 if former:
                     console.print(f"{former} ✓")
-                live.reset(task, description=stage.title, total=None, visible=True)
+                live.reset(task, description=stage.title, total=None, visible=True, count="")
             if stage.total:
-                live.update(task, completed=stage.done, total=stage.total)
+                live.update(task, completed=stage.done, total=stage.total, count=_count(stage))
 
         yield tell

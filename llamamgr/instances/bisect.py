@@ -327,7 +327,7 @@ class _Search:
 
     def _advance(self, commit: git.Commit, progress: Progress) -> None:
         if progress.step == "build":
-            self._tell(Stage(f"building b{commit.number}", progress.done, progress.total))
+            self._tell(Stage(f"building b{commit.number}", progress.done, progress.total, counted=True))
 
     def _finding(self, suspects: tuple[str, ...], first_bad: git.Commit) -> Finding:
         earlier = [t for t in self._tested.values() if t.outcome.verdict == "good"]
