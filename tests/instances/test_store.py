@@ -98,8 +98,9 @@ def test_strangers_are_warned_about_and_hide_nothing(store):
     found, warnings = store.instances()
     assert [instance.spec.name for instance in found] == ["good"]
     assert [build.card.id for build in found[0].builds] == ["b1"]
+    told = [warning.removeprefix(str(store.root)) for warning in warnings]
     for named in ("bad-spec", "other", "b0", "b2", "notes.txt", "Not A Name"):
-        assert sum(named in warning for warning in warnings) == 1, (named, warnings)
+        assert sum(named in warning for warning in told) == 1, (named, told)
 
 
 def test_an_install_at_work_shows_nowhere(store):
