@@ -206,14 +206,17 @@ async def test_a_body_in_pieces_is_sent_whole_chunked_or_by_its_length(
 async def test_a_child_that_does_not_read_stops_the_upload(folder: Path) -> None:
     """Without that a fast client would fill this process's memory."""
     upload = Upload(4000)
+    over = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.Event().wait()
+        await over.wait()
+        writer.transport.abort()
 
     async with peer(folder / "s", handler) as endpoint:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3), open_exchange(endpoint, "POST", "/x", (), upload):
                 pass
+        over.set()
     assert upload.sent < 100
 
 
