@@ -116,13 +116,17 @@ class OwnThread:
                 raise
 
     def _run(self, entered: Future[asyncio.AbstractEventLoop]) -> None:
+        loop = asyncio.new_event_loop()
         try:
-            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                runner.run(self._live(entered))
+            loop.run_until_complete(self._live(entered))
+            loop.run_until_complete(loop.shutdown_asyncgens())
         except BaseException as error:
             if entered.done():
                 raise
             entered.set_exception(error)
+        finally:
+            # lets idle workers go without waiting: asyncio.Runner starts a thread for that, which Python 3.12 refuses at its exit
+            loop.close()
 
     async def _live(self, entered: Future[asyncio.AbstractEventLoop]) -> None:
         async with self._inside():
