@@ -94,7 +94,7 @@ async def engine(request: web.Request) -> web.StreamResponse:
     body = await body_of(request)
     name = request.query.get("model", "")
     if not name and body.strip():
-        name = golang.decode(body, _Named, "Request", {}).model or ""
+        name = golang.decode(body, _Named, "openai.Request", {}).model or ""
     model = await services.resolve(name) if name else await _only(services)
     query = "&".join(
         part for part in request.rel_url.raw_query_string.split("&") if not part.startswith("model=")

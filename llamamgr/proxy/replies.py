@@ -82,7 +82,9 @@ def _foreseen(error: Exception, hints: bool) -> Told | None:
     if isinstance(error, DialectError):
         return Told(error.status, error.message, error.retry_after, error.param, error.code)
     if isinstance(error, GenerationFailedError):
-        return Told(error.failed.status, error.failed.message, code=_CODES.get(error.failed.type))
+        failed = error.failed
+        code = failed.code or _CODES.get(failed.type)
+        return Told(failed.status, failed.message, param=failed.param, code=code)
     if isinstance(error, LlamamgrError):
         is_clients = isinstance(error, UsageError | NotFoundError) and not isinstance(error, ConfigError)
         retry_after = error.retry_after if isinstance(error, BusyError) else 0

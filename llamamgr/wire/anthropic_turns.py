@@ -42,6 +42,7 @@ class Block(msgspec.Struct):
     content: msgspec.Raw = _NOTHING
     is_error: bool | None = None
     title: str | None = None
+    context: str | None = None
 
 
 class Turn(msgspec.Struct):
@@ -139,7 +140,7 @@ class Conversation:
         if given.startswith(b'"'):
             parts = [TextPart(msgspec.json.decode(given, type=str))]
         elif given.startswith(b"["):
-            inner = golang.decode(given, list[Block], "Block", {})
+            inner = golang.decode(given, list[Block], "anthropic.Block", {}, f"{where}.content")
             for place, one in enumerate(inner):
                 parts += self._parts(one, f"{where}.content.{place}")
         if block.is_error:
@@ -160,10 +161,17 @@ class Conversation:
             case "document":
                 return [TextPart(_document(block, where))]
             case "search_result":
-                return [TextPart(f"{block.title or ''}\n{_texts(block.content)}".strip())]
+                return [TextPart(_found(block, where))]
             case _ if block.type in _HISTORY_OF_SERVERS or block.type.endswith("_tool_result"):
                 return []
         raise DialectError(400, f"{where}: blocks of type {block.type!r} are not served")
+
+
+def _found(block: Block, where: str) -> str:
+    """A result of somebody's search: where it is from, what it is called, and what it says."""
+    source = block.source if isinstance(block.source, str) else ""
+    said = (source, block.title, _texts(block.content, f"{where}.content"))
+    return "\n".join(filter(None, said))
 
 
 def _document(block: Block, where: str) -> str:
@@ -171,21 +179,23 @@ def _document(block: Block, where: str) -> str:
     if source.type == "text":
         text = source.data or ""
     elif source.type == "content":
-        text = _texts(msgspec.Raw(msgspec.json.encode(source.content)))
+        text = _texts(msgspec.Raw(msgspec.json.encode(source.content)), f"{where}.source.content")
     else:
         raise DialectError(
             400, f"{where}: documents are read as text only, not as {source.type or 'nothing'}"
         )
-    return f"{block.title}\n{text}" if block.title else text
+    return "\n".join(filter(None, (block.title, block.context, text)))
 
 
-def _texts(raw: msgspec.Raw) -> str:
+def _texts(raw: msgspec.Raw, where: str) -> str:
     given = bytes(raw)
     if given.startswith(b'"'):
         return str(msgspec.json.decode(given, type=str))
     if not given.startswith(b"["):
         return ""
-    return "\n".join(block.text or "" for block in golang.decode(given, list[Block], "Block", {}))
+    return "\n".join(
+        block.text or "" for block in golang.decode(given, list[Block], "anthropic.Block", {}, where)
+    )
 
 
 def _message(

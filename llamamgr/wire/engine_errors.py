@@ -27,6 +27,24 @@ _OF_THE_CLIENT = re.compile(
 # by a template's own raise_exception, after a piece of its source
 _RAISED = re.compile(r"Jinja Exception: (.*)", re.DOTALL)
 _DUMP = re.compile(r"; (?:messages|tools) = .*", re.DOTALL)  # the request's own, whole: nothing for a log
+# what it says of one field: that its JSON library expected another type, or the range it must be in
+_FIELD = re.compile(
+    r"Field '(\w+)': (?:\[json\.exception[^]]*\] type must be (\w+), but is (\w+)|(.*))", re.DOTALL
+)
+# how a sentence begins, or what is in it → the field that it is about
+_FIELDS = (
+    (re.compile(r"Failed to parse tools|Unsupported tool type|Missing tool type"), "tools"),
+    (re.compile(r"top_logprobs\b"), "top_logprobs"),
+    (re.compile(r"logprobs\b"), "logprobs"),
+    (re.compile(r"response_format\b"), "response_format"),
+    (
+        re.compile(
+            r"Failed to parse (?:messages|tool call arguments)|unsupported content|All non-assistant|Multimodal data"
+            r"|Cannot continue an assistant|Invalid base64|Failed to load image"
+        ),
+        "messages",
+    ),
+)
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "exceed_context_size_error": 400,
@@ -61,8 +79,11 @@ def error_of(status: int, body: bytes) -> Failed:
         return Failed(status, text or f"the engine answered {status} without a word")
     mistake = _mistake_of_client(error.message) if status == 500 else ""
     if mistake:
-        return Failed(400, mistake[:500], "invalid_request_error")
-    return Failed(status, error.message or f"the engine answered {status}", error.type)
+        return Failed(400, mistake[:500], "invalid_request_error", _field_in(mistake))
+    if status == 400 and (field := _FIELD.match(error.message)):
+        return _of_field(field)
+    param = _field_in(error.message) if status == 400 else None
+    return Failed(status, error.message or f"the engine answered {status}", error.type, param)
 
 
 def failure_of(data: bytes) -> Failed:
@@ -87,6 +108,22 @@ def reported(error: ErrorBody) -> Failed:
 def unreadable(what: object) -> Failed:
     """For bytes that break the engine's own rules."""
     return Failed(502, f"the engine sent what cannot be read: {what}", "protocol_error")
+
+
+def _of_field(said: re.Match[str]) -> Failed:
+    name, wanted, got, else_ = said.groups()
+    if wanted:
+        message = f"Invalid type for '{name}': expected a {wanted}, but got {_ARTICLES.get(got, 'a')} {got} instead."
+        return Failed(400, message, "invalid_request_error", name, "invalid_type")
+    return Failed(400, f"Invalid value for '{name}': {else_}", "invalid_request_error", name, "invalid_value")
+
+
+_ARTICLES = {"array": "an", "object": "an"}
+
+
+def _field_in(message: str) -> str | None:
+    """The field that a sentence is about, by its words."""
+    return next((field for words, field in _FIELDS if words.match(message)), None)
 
 
 def _mistake_of_client(message: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from llamamgr.wire import mistakes
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.golang_names import respelt
 
@@ -91,28 +92,34 @@ def _quoted_control(match: re.Match[str]) -> str:
     return named.get(match[0]) or f"\\x{ord(match[0]):02x}"
 
 
-def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -> _T:
-    """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words.
+def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str], at: str = "") -> _T:
+    """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words, or in those of the package.
 
     As with Go, what follows the first JSON value is ignored, lone surrogates and broken UTF-8 become
     U+FFFD, ``null`` is an empty object, and fields are known whatever their case where none would be else.
-    ``struct`` is Go's name of the type, of package ``api`` unless it names another; ``types`` maps a path
-    (``messages[].content``) to Go's type where it is not the plain one. An empty body is ``missing request
-    body``.
+    ``struct`` is Go's name of the type, of package ``api`` unless it names another, ``openai`` or ``anthropic``, whose
+    clients know other words; ``types`` maps a path (``messages[].content``) to Go's type where it is not the plain one.
+    ``at`` is where in a request the body stands, if it is a part of one. An empty body is ``missing request body``.
     """
-    return decode_sound(body, kind, struct, types)[0]
+    return decode_sound(body, kind, struct, types, at)[0]
 
 
-def decode_sound(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str]) -> tuple[_T, bytes]:
+def decode_sound(
+    body: bytes, kind: type[_T], struct: str, types: Mapping[str, str], at: str = ""
+) -> tuple[_T, bytes]:
     """As ``decode``, and the bytes it was read from: ``body``, mended where Go would have passed over a fault."""
     if not body.strip():
         raise DialectError(400, "missing request body")
+    package = struct.rpartition(".")[0]
     try:
         return _decode(_utf8(body), kind)
     except msgspec.ValidationError as error:
+        if package:
+            raise mistakes.ill_typed(package, str(error), body, at) from None
         raise DialectError(400, _ill_typed(str(error), struct, types, body)) from None
     except msgspec.DecodeError as error:
-        raise DialectError(400, _malformed(str(error), body)) from None
+        told = _malformed(str(error), body)
+        raise (mistakes.malformed(package, told) if package else DialectError(400, told)) from None
     except RecursionError:
         raise DialectError(400, "json: exceeded max depth") from None
 
@@ -169,8 +176,7 @@ def _repaired(body: bytes, complaint: str) -> bytes:
 
 def _ill_typed(complaint: str, struct: str, types: Mapping[str, str], body: bytes) -> str:
     match = _ILL_TYPED.search(complaint)
-    package, _, struct = struct.rpartition(".")
-    whole = f"{package or 'api'}.{struct}"
+    whole = f"api.{struct}"
     if not match:
         return f"json: cannot unmarshal number into Go value of type {whole}"
     expected, got, path = match[1], match[2], re.sub(r"\[\d+\]|\[\.\.\.\]", "[]", match[3] or "")
@@ -180,7 +186,7 @@ def _ill_typed(complaint: str, struct: str, types: Mapping[str, str], body: byte
     if not path:
         return f"json: cannot unmarshal {value} into Go value of type {whole}"
     kind = types.get(path) or _TYPES.get(expected, expected)
-    if path.startswith("messages[]") and not package:
+    if path.startswith("messages[]"):
         struct, path = "Alias", path.removeprefix("messages[]").removeprefix(".")
     field = path.replace("[]", "")
     where = f"struct field {struct}.{field}" if field else "value"

@@ -175,11 +175,16 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The bad end of an answer: an HTTP status, one plain sentence, the engine's word for its kind."""
+    """The bad end of an answer: an HTTP status, one plain sentence, the engine's word for its kind.
+
+    ``param`` is the field of the request that is at fault and ``code`` how, where that is known.
+    """
 
     status: int
     message: str
     type: str = "server_error"
+    param: str | None = None
+    code: str | None = None
 
 
 Event: TypeAlias = PromptRead | TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed

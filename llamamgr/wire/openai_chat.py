@@ -37,9 +37,6 @@ EFFORTS = {
 }
 
 
-_GO_TYPES = {"messages": "[]openai.Message", "messages[]": "openai.Message"}
-
-
 class Passing(msgspec.Struct, frozen=True):
     """A request that is passed on. ``body`` is what the engine gets, ``addresses`` media to be fetched for it."""
 
@@ -83,7 +80,7 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     """
     if not body.strip():
         raise DialectError(400, "EOF")
-    chat, sound = golang.decode_sound(body, Wire, "openai.ChatCompletionRequest", _GO_TYPES)
+    chat, sound = golang.decode_sound(body, Wire, "openai.ChatCompletionRequest", {})
     if not chat.messages:
         raise DialectError(400, "[] is too short - 'messages'", param="messages")
     if chat.model and _is_plain(chat):
@@ -165,7 +162,7 @@ def _changes(chat: Wire) -> dict[str, Any]:
             changed["response_format"] = spelled
     asked = chat.reasoning_effort
     if asked is None and bytes(chat.reasoning).startswith(b"{"):
-        asked = golang.decode(bytes(chat.reasoning), _Reasoning, "Reasoning", {}).effort
+        asked = golang.decode(bytes(chat.reasoning), _Reasoning, "openai.Reasoning", {}, "reasoning").effort
     if asked and (asked != effort(asked) or chat.reasoning_effort is None):
         changed["reasoning_effort"] = effort(asked)
     if any(isinstance(turn.reasoning, str) for turn in chat.messages or ()):

@@ -99,12 +99,9 @@ class _Wire(msgspec.Struct):
     n: int | None = None
 
 
-_GO_TYPES = {"messages": "[]openai.Message", "messages[]": "openai.Message"}
-
-
 def parse(body: bytes) -> TranslatedChat:
     """``DialectError`` 400 for what cannot be asked. Media are no matter of this: only an engine's template places them."""
-    wire, sound = golang.decode_sound(body, _Wire, "openai.ChatCompletionRequest", _GO_TYPES)
+    wire, sound = golang.decode_sound(body, _Wire, "openai.ChatCompletionRequest", {})
     if wire.n is not None and wire.n != 1:
         raise DialectError(
             400, "n other than 1 is not served by a Go template; create the model without TEMPLATE", param="n"

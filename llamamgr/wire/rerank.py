@@ -70,7 +70,7 @@ def parse(body: bytes) -> RerankRequest:
     """``DialectError`` 400 for what cannot be asked."""
     if not body.strip():
         raise DialectError(400, "EOF")
-    wire = golang.decode(body, Wire, "RerankRequest", {})
+    wire = golang.decode(body, Wire, "openai.RerankRequest", {})
     if not wire.query:
         raise DialectError(400, "query is required", param="query")
     given: list[str | dict[str, Any]] = [*wire.texts] if wire.texts else wire.documents or []

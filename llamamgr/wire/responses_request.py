@@ -302,7 +302,7 @@ def _meant(id: str, recall: Recall) -> tuple[Item, msgspec.Raw]:  # noqa: A002 -
             f"Item with id '{id}' not found. Items are not kept of what was asked with store: false; send the item itself",
             param="input",
         )
-    return golang.decode(known, Item, "Item", {}), msgspec.Raw(known)
+    return golang.decode(known, Item, "openai.Item", {}), msgspec.Raw(known)
 
 
 def _sampling(wire: Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None) -> dict[str, object]:
@@ -339,13 +339,13 @@ def _tools(
     """The tools in the chat API's form, the names of custom ones, and the types of what cannot be offered."""
     tools, custom, left_out = [], [], []
     for place, raw in enumerate(given):
-        tool = golang.decode(bytes(raw), _Tool, "ResponsesTool", {})
+        tool = golang.decode(bytes(raw), _Tool, "openai.ResponsesTool", {}, f"tools[{place}]")
         if tool.type not in ("function", "custom"):
             left_out.append(tool.type or "unknown")
             continue
         if not tool.name:
             raise DialectError(400, f"tools[{place}].name is required", param=f"tools[{place}].name")
-        function = _custom(tool) if tool.type == "custom" else _function(tool)
+        function = _custom(tool, place) if tool.type == "custom" else _function(tool)
         custom += [tool.name] if tool.type == "custom" else []
         tools.append(msgspec.Raw(msgspec.json.encode({"type": "function", "function": function})))
     return tuple(tools), frozenset(custom), tuple(left_out)
@@ -360,10 +360,11 @@ def _function(tool: _Tool) -> dict[str, object]:
     return function
 
 
-def _custom(tool: _Tool) -> dict[str, object]:
+def _custom(tool: _Tool, place: int) -> dict[str, object]:
     """As a function of one text; a grammar of it is told in words, since the engine has no grammars of arguments."""
     told = [tool.description or ""]
-    bound = golang.decode(bytes(tool.format) or b"null", _CustomFormat, "ResponsesTool", {})
+    given, at = bytes(tool.format) or b"null", f"tools[{place}].format"
+    bound = golang.decode(given, _CustomFormat, "openai.ResponsesTool", {}, at)
     if bound.definition:
         told.append(f"The input is written in this {bound.syntax} grammar:\n{bound.definition}")
     return {"name": tool.name, "description": "\n\n".join(filter(None, told)), "parameters": INPUT}

@@ -40,7 +40,7 @@ def test_turns_and_tools_that_the_engine_cannot_read_are_the_clients_mistake(kin
     said = f"Failed to parse {kind}: Unsupported type: x; {kind} = [\n  {{ secret }}\n]"
     answer = json.dumps({"error": {"code": 500, "message": said, "type": "server_error"}}).encode()
     plain = f"Failed to parse {kind}: Unsupported type: x"
-    assert error_of(500, answer) == Failed(400, plain, "invalid_request_error")
+    assert error_of(500, answer) == Failed(400, plain, "invalid_request_error", kind)
     other = json.dumps({"error": {"message": "out of memory", "type": "server_error"}}).encode()
     assert error_of(500, other).status == 500
 
@@ -74,3 +74,43 @@ def test_a_mistake_of_the_clients_is_no_500_though_the_engine_says_so(
     body = msgspec.json.encode({"error": {"code": 500, "message": message, "type": "server_error"}})
     failed = error_of(500, body)
     assert (failed.status, failed.message) == (status, told)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "Field 'temperature': [json.exception.type_error.302] type must be number, but is string",
+            Failed(
+                400,
+                "Invalid type for 'temperature': expected a number, but got a string instead.",
+                "invalid_request_error",
+                "temperature",
+                "invalid_type",
+            ),
+        ),
+        (
+            "Field 'n': Value must be between 1 <= value <= 4, but got 5",
+            Failed(
+                400,
+                "Invalid value for 'n': Value must be between 1 <= value <= 4, but got 5",
+                "invalid_request_error",
+                "n",
+                "invalid_value",
+            ),
+        ),
+        (
+            "unsupported content[].type",
+            Failed(400, "unsupported content[].type", "invalid_request_error", "messages"),
+        ),
+        ("top_logprobs requires logprobs to be set to true", "top_logprobs"),
+        ("logprobs is not supported with tools + stream", "logprobs"),
+        ("something else about tools", None),
+    ],
+)
+def test_the_field_that_the_engine_refuses_is_told_apart(message: str, told: Failed | str | None) -> None:
+    answer = msgspec.json.encode(
+        {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
+    )
+    failed = error_of(400, answer)
+    assert told in (failed, failed.param)

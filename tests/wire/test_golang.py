@@ -106,16 +106,6 @@ def test_refusals_are_worded_as_go_does(body: bytes, message: str) -> None:
     assert refusal(body) == message
 
 
-def test_a_type_may_be_of_another_package() -> None:
-    for body, where in (
-        (b"[]", "value of type other.Sample"),
-        (b'{"on":[]}', "struct field Sample.on of type bool"),
-    ):
-        with pytest.raises(DialectError) as refused:
-            golang.decode(body, Sample, "other.Sample", {})
-        assert refused.value.message == f"json: cannot unmarshal array into Go {where}"
-
-
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [

@@ -62,12 +62,12 @@ def test_recorded_requests_pass_byte_for_byte(name: str) -> None:
     [
         (b"", "EOF"),
         (b" \r\n", "EOF"),
-        (b'{"model":', "unexpected EOF"),
-        (b"[]", "json: cannot unmarshal array into Go value of type openai.ChatCompletionRequest"),
+        (b'{"model":', "We could not parse the JSON body of your request: unexpected EOF"),
+        (b"[]", "Invalid type for the body: expected an object, but got an array instead."),
         (b'{"model":"m"}', "[] is too short - 'messages'"),
         (
             chat(content=5),
-            "json: cannot unmarshal number into Go struct field ChatCompletionRequest.messages.content of type string",
+            "Invalid type for 'messages[0].content': expected one of a string or an array, but got an integer instead.",
         ),
     ],
 )

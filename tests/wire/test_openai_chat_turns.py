@@ -86,7 +86,7 @@ def test_probabilities_and_usage_are_asked_for() -> None:
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]"),
-        ({"messages": [1]}, None),
+        ({"messages": [1]}, "messages[0]"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(body: dict[str, Any], param: str | None) -> None:

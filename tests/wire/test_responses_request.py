@@ -269,7 +269,7 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"top_logprobs": -1}, "top_logprobs"),
         ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
-        ({"metadata": {"a": 1}}, None),
+        ({"metadata": {"a": 1}}, "metadata.a"),
         *(
             (
                 {"input": [{"role": "user", "content": [{"type": "input_file", **file}]}]},
