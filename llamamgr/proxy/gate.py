@@ -84,9 +84,9 @@ def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Resp
     """A failure as an answer in the dialect of its path; ``hints`` shows hints of client errors too, and exit codes."""
     match error:
         case web.HTTPMethodNotAllowed():
-            return replies.plain(405, b"405 method not allowed", {"Allow": methods(error)})
+            return replies.not_served(request, 405, b"405 method not allowed", {"Allow": methods(error)})
         case web.HTTPNotFound():
-            return _moved(request) or replies.plain(404, b"404 page not found")
+            return _moved(request) or replies.not_served(request, 404, b"404 page not found")
         case web.HTTPException():
             return replies.refusal(request, replies.Told(error.status, error.text or error.reason))
         case web.RequestPayloadError():

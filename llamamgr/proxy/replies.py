@@ -114,7 +114,11 @@ def refusal(request: web.Request, told: Told) -> web.Response:
     headers = {"Retry-After": str(told.retry_after)} if told.retry_after else {}
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    match dialect_of(request):
+    return _refusal(dialect_of(request), told, headers)
+
+
+def _refusal(dialect: Dialect, told: Told, headers: dict[str, str]) -> web.Response:
+    match dialect:
         case "anthropic":
             id = _anthropic_id()  # noqa: A001 - the field's name
             body = anthropic.error_body(told.status, told.message, id)
@@ -124,6 +128,19 @@ def refusal(request: web.Request, told: Told) -> web.Response:
             return v1(body, told.status, headers)
         case "ollama":
             return Answer(ollama.error_body(told.message), NATIVE_JSON, told.status, headers)
+
+
+def not_served(
+    request: web.Request, status: int, plain_text: bytes, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """What there is no route for: in Ollama's words, and below ``/v1`` as an error for clients of OpenAI and Anthropic."""
+    if not f"{request.path}/".startswith("/v1/"):
+        return plain(status, plain_text, headers)
+    what = f"{request.method} {request.path}"
+    message = f"Invalid URL ({what}): it is not served here; /openapi.json lists what is"
+    is_anthropics = "anthropic-version" in request.headers or dialect_of(request) == "anthropic"
+    told = Told(status, message, code="unknown_url" if status == 404 else "method_not_supported")
+    return _refusal("anthropic" if is_anthropics else "openai", told, dict(headers or {}))
 
 
 def error_body(path: str, status: int, message: str) -> tuple[bytes, str]:

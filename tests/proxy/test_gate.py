@@ -123,6 +123,31 @@ async def test_unknown_paths_and_methods_are_answered_as_plain_text(front: Front
         assert answer.headers["Allow"] == "HEAD, GET"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "kind"),
+    [
+        ("POST", "/v1/moderations", {}, 404, "openai"),
+        ("GET", "/v1/chat/completions", {}, 405, "openai"),
+        ("GET", "/v1", {}, 404, "openai"),
+        ("POST", "/v1/messages/batches", {}, 404, "anthropic"),
+        ("GET", "/v1/messages", {}, 405, "anthropic"),
+        ("GET", "/v1/files", {"anthropic-version": "2023-06-01"}, 404, "anthropic"),
+    ],
+)
+async def test_what_of_v1_is_not_served_is_told_in_the_dialect_that_was_spoken(
+    front: Front, method: str, path: str, headers: dict[str, str], status: int, kind: str
+) -> None:
+    async with front.session.request(method, path, headers=headers) as answer:
+        told = await answer.json()
+        assert answer.status == status
+        assert f"Invalid URL ({method} {path})" in told["error"]["message"]
+        assert ("Allow" in answer.headers) is (status == 405)
+        if kind == "anthropic":
+            assert (told["type"], told["request_id"]) == ("error", answer.headers["request-id"])
+        else:
+            assert told["error"]["code"] == ("unknown_url" if status == 404 else "method_not_supported")
+
+
 async def test_each_answer_has_a_request_id_and_a_sane_one_is_kept(front: Front) -> None:
     async with front.session.get("/", headers={"X-Request-Id": "abc-1"}) as answer:
         assert answer.headers["X-Request-Id"] == "abc-1"
