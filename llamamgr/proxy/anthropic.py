@@ -22,7 +22,7 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import anthropic
 from llamamgr.wire.anthropic import MessagesRequest, Renderer
 from llamamgr.wire.guidance import guided
-from llamamgr.wire.neutral import Event, PromptRead
+from llamamgr.wire.neutral import Event, PromptRead, Sampling
 from llamamgr.wire.script import Script, script_for
 
 
@@ -87,6 +87,7 @@ class Conversation:
             prefill=asked.prefill,
             shows_thinking=asked.shows_thinking,
             is_silent=asked.chat.sampling.get("max_tokens") == 0,
+            limit=_limit(asked.chat.sampling),
         )
 
     def _answer(self) -> web.Response:
@@ -107,6 +108,12 @@ class Conversation:
                 await self._writer.write(data)
 
         await perform(lease, chat, script, now, take)
+
+
+def _limit(sampling: Sampling) -> int | None:
+    """The limit that an answer cut by its length has met, unless there is one of time too."""
+    limit = sampling.get("max_tokens")
+    return limit if isinstance(limit, int) and "t_max_predict_ms" not in sampling else None
 
 
 def _last_words(told: Told) -> bytes:

@@ -43,7 +43,7 @@ async def model(request: web.Request) -> web.Response:
         # here the whole name is told, tag and all
         raise NotFoundError(f"model '{parse_model_name(name).short}' not found", error.hint) from None
     if replies.dialect_of(request) == "anthropic":
-        answer = anthropic.model_answer(name, _moment(card))
+        answer = anthropic.model_answer(_anthropic_entry(card, name))
         return replies.v1(answer, headers=replies.anthropic_headers())
     return replies.v1(openai.model_answer(_entry(card, name, _loaded(services))))
 
@@ -95,7 +95,7 @@ def _anthropic_list(request: web.Request, cards: list[ModelCard]) -> web.Respons
     start = max(start, end - limit) if before in names else start
     page = cards[start : min(end, start + limit)]
     has_more = start > 0 if before in names else start + len(page) < end
-    answer = anthropic.models_answer([(card.name, _moment(card)) for card in page], has_more)
+    answer = anthropic.models_answer([_anthropic_entry(card, card.name) for card in page], has_more)
     return replies.v1(answer, headers=replies.anthropic_headers())
 
 
@@ -113,6 +113,10 @@ def _entry(card: ModelCard, name: str, loaded: frozenset[str]) -> ModelEntry:
 
 def _loaded(services: Services) -> frozenset[str]:
     return frozenset(child.model.name for child in services.children.status() if child.state == "ready")
+
+
+def _anthropic_entry(card: ModelCard, name: str) -> anthropic.ModelEntry:
+    return anthropic.ModelEntry(name, _moment(card), card.context, card.capabilities)
 
 
 def _moment(card: ModelCard) -> str:

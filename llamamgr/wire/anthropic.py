@@ -4,14 +4,14 @@ from llamamgr.wire.anthropic_answer import (
     Renderer,
     count_answer,
     error_body,
-    model_answer,
-    models_answer,
     stream_error,
 )
+from llamamgr.wire.anthropic_models import ModelEntry, model_answer, models_answer
 from llamamgr.wire.anthropic_request import MessagesRequest, parse_count, parse_messages
 
 __all__ = [
     "MessagesRequest",
+    "ModelEntry",
     "Renderer",
     "count_answer",
     "error_body",

@@ -1,4 +1,4 @@
-"""Anthropic's answers: neutral events → its events, or one message; its errors and lists.
+"""Anthropic's answers: neutral events → its events, or one message; its errors.
 
 Order of a stream: ``message_start`` (with the prompt's real size), ``ping``, blocks each with start, deltas and stop,
 ``message_delta`` (reason and usage), ``message_stop``; or ``error``, after which the connection is cut. Deltas are
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from llamamgr.wire import golang
+from llamamgr.wire.anthropic_turns import CALL_ID
 from llamamgr.wire.neutral import (
     Event,
     Failed,
@@ -25,6 +26,7 @@ from llamamgr.wire.neutral import (
     ToolCallDelta,
     Usage,
 )
+from llamamgr.wire.seals import sealed
 
 _TYPES = {
     400: "invalid_request_error",
@@ -63,22 +65,6 @@ def count_answer(tokens: int) -> bytes:
     return b'{"input_tokens":%d}' % tokens
 
 
-def models_answer(models: Sequence[tuple[str, str]], has_more: bool) -> bytes:
-    """``GET /v1/models`` of (name, time of creation as RFC 3339)."""
-    data = [_model(name, created) for name, created in models]
-    ends = {"first_id": models[0][0] if models else None, "last_id": models[-1][0] if models else None}
-    return _encode({"data": data, "has_more": has_more, **ends})
-
-
-def model_answer(name: str, created: str) -> bytes:
-    """``GET /v1/models/{name}``."""
-    return _encode(_model(name, created))
-
-
-def _model(name: str, created: str) -> dict[str, str]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": created}
-
-
 class _Block:
     """One content block while it comes: ``kind`` is text, thinking or tool_use."""
 
@@ -88,6 +74,7 @@ class _Block:
         self.id = id
         self.name = name
         self.pieces: list[str] = []
+        self.is_shown = True
         field, delta = _FIELDS[kind]
         self.before = (
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
@@ -111,8 +98,20 @@ class _Block:
             except (msgspec.DecodeError, RecursionError):
                 return None
             return {**self.start(), "input": arguments}
-        signed = {"signature": _signature(self.text)} if self.kind == "thinking" else {}
-        return {"type": self.kind, self.kind: self.text, **signed}
+        if self.kind == "thinking":
+            return {
+                **self.start(),
+                "thinking": self.text if self.is_shown else "",
+                "signature": self.signature,
+            }
+        return {"type": self.kind, self.kind: self.text}
+
+    @property
+    def signature(self) -> str:
+        """Clients keep only thoughts that are signed; nobody checks this, but thoughts that are not shown come back in it."""
+        if not self.is_shown:
+            return sealed(self.text)
+        return base64.b64encode(hashlib.sha256(self.text.encode()).digest()).decode()
 
 
 _FIELDS = {
@@ -122,18 +121,14 @@ _FIELDS = {
 }
 
 
-def _signature(text: str) -> str:
-    """Clients keep only thoughts that are signed; nobody checks this one."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 class Renderer:
     """Renders one answer.
 
     Feed every event to ``event``; for a stream it returns events, else nothing until ``whole``. The prompt's size must
     be known before the first of them: by a ``PromptRead``, or by ``start`` where the engine sends none.
     Without ``shows_thinking`` the blocks of thoughts are empty but for their signature. ``is_silent``: no token was asked
-    for, so the one that an engine samples all the same is not told.
+    for, so the one that an engine samples all the same is not told. ``limit`` is how many tokens were asked for at most, None
+    where another limit holds too: an answer that was cut before it has filled the context.
     """
 
     def __init__(
@@ -147,6 +142,7 @@ class Renderer:
         prefill: str = "",
         shows_thinking: bool = True,
         is_silent: bool = False,
+        limit: int | None = None,
     ) -> None:
         self.failure: Failed | None = None
         self.started = not stream
@@ -158,6 +154,8 @@ class Renderer:
         self._prefill = prefill
         self._shows_thinking = shows_thinking
         self._is_silent = is_silent
+        self._limit = limit
+        self._thoughts = 0
         self._blocks: list[_Block] = []
         self._calls: dict[int, _Block] = {}
         self._open: _Block | None = None
@@ -181,7 +179,8 @@ class Renderer:
                 text = self._without_prefill(text) if self._prefill else text
                 return self._delta("text", text) if text else b""
             case ThinkingDelta(text=text):
-                return self._delta("thinking", text if self._shows_thinking else "")
+                self._thoughts += 1  # the engine sends a piece for each token
+                return self._delta("thinking", text)
             case ToolCallDelta():
                 return self._call(event)
             case PromptRead(total=total, cached=cached):
@@ -216,12 +215,15 @@ class Renderer:
         if block is None or block.kind != kind:
             before = self._close()
             block = _Block(kind, len(self._blocks))
+            block.is_shown = kind != "thinking" or self._shows_thinking
             before += self._begin(block)
         if not self._stream or kind == "thinking":
             block.pieces.append(
                 text
             )  # a streamed text is not asked for again; a thought is signed at its end
-        return before + block.before + _encode(text) + b"}}\n\n" if self._stream and text else before
+        if not (self._stream and text and block.is_shown):
+            return before
+        return before + block.before + _encode(text) + b"}}\n\n"
 
     def _call(self, delta: ToolCallDelta) -> bytes:
         block = self._calls.get(delta.index)
@@ -256,7 +258,7 @@ class Renderer:
             return b""
         signed = b""
         if block.kind == "thinking":
-            delta = {"type": "signature_delta", "signature": _signature(block.text)}
+            delta = {"type": "signature_delta", "signature": block.signature}
             signed = _event("content_block_delta", {"index": block.index, "delta": delta})
         return signed + _event("content_block_stop", {"index": block.index})
 
@@ -268,14 +270,18 @@ class Renderer:
 
     def _reason(self, finished: Finished) -> dict[str, str | None]:
         if finished.reason == "length":
-            return {"stop_reason": "max_tokens", "stop_sequence": None}
+            is_full = self._limit is not None and finished.usage.completion < self._limit
+            return {
+                "stop_reason": "model_context_window_exceeded" if is_full else "max_tokens",
+                "stop_sequence": None,
+            }
         if finished.reason == "tool_calls" or self._calls:
             return {"stop_reason": "tool_use", "stop_sequence": None}
         if finished.stop_word and finished.stop_word in self._stops:
             return {"stop_reason": "stop_sequence", "stop_sequence": finished.stop_word}
         return {"stop_reason": "end_turn", "stop_sequence": None}
 
-    def _usage(self, usage: Usage) -> dict[str, int]:
+    def _usage(self, usage: Usage) -> dict[str, Any]:
         """Cached tokens are told apart only to a client that asked for caching: another counts ``input_tokens``."""
         cached = usage.cached if self._tells_cache else 0
         return {
@@ -283,7 +289,13 @@ class Renderer:
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": cached,
             "output_tokens": 0 if self._is_silent else usage.completion,
+            **self._thinking_usage(usage),
         }
+
+    def _thinking_usage(self, usage: Usage) -> dict[str, Any]:
+        if not self._thoughts:
+            return {}
+        return {"output_tokens_details": {"thinking_tokens": min(self._thoughts, usage.completion)}}
 
     def _without_prefill(self, text: str) -> str:
         """The engine repeats the start that the client gave; Anthropic's answer goes on from it."""
@@ -296,7 +308,7 @@ class Renderer:
 
 
 def _call_id(id: str, message: str, index: int) -> str:  # noqa: A002 - the field's name
-    return id if id.startswith("toolu_") else f"toolu_{id or f'{message}_{index}'}"
+    return id if id.startswith(CALL_ID) else f"{CALL_ID}{id or f'{message}_{index}'}"
 
 
 def _event(name: str, fields: dict[str, Any]) -> bytes:

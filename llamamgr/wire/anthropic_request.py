@@ -195,18 +195,28 @@ def _sampling(wire: Wire, sound: bytes, stops: tuple[str, ...]) -> dict[str, obj
     if wire.tool_choice is not None and wire.tool_choice.disable_parallel_tool_use is not None:
         plain["parallel_tool_calls"] = not wire.tool_choice.disable_parallel_tool_use
     if wire.output_config is not None and wire.output_config.effort:
-        plain["reasoning_effort"] = effort(wire.output_config.effort)
+        plain["reasoning_effort"] = _effort(wire.output_config.effort)
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def _effort(word: str) -> str:
+    try:
+        return effort(word)
+    except DialectError as error:
+        raise DialectError(400, f"output_config.effort: {error.message}") from None
 
 
 def _think(asked: _Thinking | None) -> Think:
     """Unlike with Ollama a model thinks only when it is told to, or when it may choose (``adaptive``)."""
-    if asked is None or asked.type == "disabled":
+    if asked is None or asked.type in ("disabled", "between_tools"):
         return False
     if asked.type == "adaptive":
         return None
     if asked.type != "enabled":
-        raise DialectError(400, f"thinking.type: {asked.type!r} is none of 'enabled', 'disabled', 'adaptive'")
+        raise DialectError(
+            400,
+            f"thinking.type: {asked.type!r} is none of 'enabled', 'disabled', 'adaptive', 'between_tools'",
+        )
     if asked.budget_tokens is not None and asked.budget_tokens < 1:
         raise DialectError(400, "thinking.budget_tokens: must be positive")
     return True

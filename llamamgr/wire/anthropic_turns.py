@@ -15,8 +15,11 @@ import msgspec
 from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
+from llamamgr.wire.seals import unsealed
 
 _NOTHING = msgspec.Raw(b"")
+# what the id of a call begins with for Anthropic's clients
+CALL_ID = "toolu_"
 # what only Anthropic's servers did, and what no model here can read
 _HISTORY_OF_SERVERS = ("server_tool_use", "redacted_thinking", "mcp_tool_use", "container_upload")
 
@@ -34,6 +37,7 @@ class Block(msgspec.Struct):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
     source: _Source | str | None = None
     id: str | None = None
     name: str | None = None
@@ -104,7 +108,7 @@ class Conversation:
             elif block.type == "tool_use":
                 calls.append(self._call(block, at, len(calls)))
             elif block.type == "thinking":
-                thoughts.append(block.thinking or "")
+                thoughts.append(block.thinking or unsealed(block.signature or ""))
             else:
                 parts += self._parts(block, at)
         self._say(turn.role, parts, "".join(thoughts), tuple(calls))
@@ -126,11 +130,12 @@ class Conversation:
     def _call(self, block: Block, where: str, index: int) -> ToolCall:
         if not block.id or not block.name:
             raise DialectError(400, f"{where}: a tool_use block needs id and name")
-        self._names[block.id] = block.name
+        call_id = _engines(block.id)
+        self._names[call_id] = block.name
         given = bytes(block.input)
         if given not in (b"", b"null") and not given.startswith(b"{"):
             raise DialectError(400, f"{where}.input: must be an object")
-        return ToolCall(block.id, block.name, given.decode() if given.startswith(b"{") else "{}", index)
+        return ToolCall(call_id, block.name, given.decode() if given.startswith(b"{") else "{}", index)
 
     def _result(self, block: Block, where: str) -> None:
         if not block.tool_use_id:
@@ -145,11 +150,9 @@ class Conversation:
                 parts += self._parts(one, f"{where}.content.{place}")
         if block.is_error:
             parts.insert(0, TextPart("Error:"))
-        plain = _message("tool", tuple(parts))
+        plain, call_id = _message("tool", tuple(parts)), _engines(block.tool_use_id)
         self.messages.append(
-            msgspec.structs.replace(
-                plain, tool_call_id=block.tool_use_id, tool_name=self._names.get(block.tool_use_id, "")
-            )
+            msgspec.structs.replace(plain, tool_call_id=call_id, tool_name=self._names.get(call_id, ""))
         )
 
     def _parts(self, block: Block, where: str) -> list[Part]:
@@ -158,6 +161,8 @@ class Conversation:
                 return [TextPart(block.text)] if block.text else []
             case "image":
                 return [self._pictures.part(block.source, where)]
+            case "compaction":
+                return [TextPart(_texts(block.content, f"{where}.content"))]
             case "document":
                 return [TextPart(_document(block, where))]
             case "search_result":
@@ -165,6 +170,11 @@ class Conversation:
             case _ if block.type in _HISTORY_OF_SERVERS or block.type.endswith("_tool_result"):
                 return []
         raise DialectError(400, f"{where}: blocks of type {block.type!r} are not served")
+
+
+def _engines(id: str) -> str:  # noqa: A002 - the field's name
+    """A call's id as the engine gave it: some templates refuse others, and the prompt stays the one that is cached."""
+    return id.removeprefix(CALL_ID)
 
 
 def _found(block: Block, where: str) -> str:

@@ -11,6 +11,7 @@ NUMBER: Schema = {"type": "number"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 BOOLEAN: Schema = {"type": "boolean"}
 OBJECT: Schema = {"type": "object"}
+_COUNT_OR_NULL: Schema = {"type": ["integer", "null"]}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 
 
@@ -198,7 +199,16 @@ COMPONENTS: dict[str, Any] = {
         usage=fields(prompt_tokens=COUNT, total_tokens=COUNT),
     ),
     "Model": fields(id=STRING, object={"const": "model"}, created=COUNT, owned_by=STRING, meta=OBJECT),
-    "AnthropicModel": fields(type={"const": "model"}, id=STRING, display_name=STRING, created_at=_CREATED),
+    "AnthropicModel": fields(
+        type={"const": "model"},
+        id=STRING,
+        display_name=STRING,
+        created_at=_CREATED,
+        lifecycle={"const": "active"},
+        max_input_tokens=_COUNT_OR_NULL,
+        max_tokens=_COUNT_OR_NULL,
+        capabilities=OBJECT,
+    ),
     "Models": {
         "anyOf": [
             fields(object={"const": "list"}, data=many(ref("Model"))),
@@ -241,7 +251,9 @@ COMPONENTS: dict[str, Any] = {
         role={"const": "assistant"},
         model=STRING,
         content=many(fields(type={"enum": ["text", "thinking", "tool_use"]})),
-        stop_reason={"enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"]},
+        stop_reason={
+            "enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+        },
         stop_sequence=_TEXT_OR_NULL,
         usage=fields(input_tokens=COUNT, output_tokens=COUNT),
     ),

@@ -7,7 +7,6 @@ Every event has its ``sequence_number``; items (reasoning, message, function cal
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +27,9 @@ from llamamgr.wire.neutral import (
     Usage,
 )
 from llamamgr.wire.openai_chat import is_json
-from llamamgr.wire.responses_items import SEAL, input_of
+from llamamgr.wire.responses_items import input_of
 from llamamgr.wire.responses_request import ResponseRequest
+from llamamgr.wire.seals import sealed
 
 _encode = msgspec.json.encode
 
@@ -334,7 +334,7 @@ class Renderer:
         thought: dict[str, Any] = {"summary": [], "content": []}
         thought["summary" if item.form is _SUMMARY else "content"] = parts
         if self._request.sealed and not running:
-            thought["encrypted_content"] = _sealed(item.text)
+            thought["encrypted_content"] = sealed(item.text)
         return {**shown, **thought}
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> bytes:
@@ -356,7 +356,3 @@ def _logprobs(item: _Item, rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any
 def _row(one: Logprob) -> dict[str, Any]:
     top = [{"token": other.token, "bytes": other.bytes, "logprob": other.logprob} for other in one.top]
     return {"token": one.token, "bytes": one.bytes, "logprob": one.logprob, "top_logprobs": top}
-
-
-def _sealed(text: str) -> str:
-    return SEAL + base64.b64encode(text.encode()).decode()

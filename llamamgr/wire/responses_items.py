@@ -16,11 +16,9 @@ from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
 from llamamgr.wire.openai_chat import is_json
+from llamamgr.wire.seals import unsealed
 
 _ROLES = ("user", "assistant", "system", "developer")
-# what ``encrypted_content`` of our reasoning items starts with; after it comes the text itself, in base64
-SEAL = "llamamgr1."
-
 # what a custom tool takes, as the parameters of a function
 INPUT: Mapping[str, Any] = {
     "type": "object",
@@ -227,10 +225,4 @@ def _thought(item: Item) -> str:
     """The text of a reasoning item, wherever the client kept it."""
     content = item.content if isinstance(item.content, list) else []
     text = "".join(part.text or "" for part in (content or item.summary or ()))
-    sealed = item.encrypted_content or ""
-    if text or not sealed.startswith(SEAL):
-        return text
-    try:
-        return base64.b64decode(sealed.removeprefix(SEAL), validate=True).decode("utf-8", "replace")
-    except ValueError:  # no base64, or no ASCII
-        return ""
+    return text or unsealed(item.encrypted_content or "")

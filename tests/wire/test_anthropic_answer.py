@@ -7,16 +7,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from anthropic.types import ModelInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamgr.wire import anthropic
-from llamamgr.wire.anthropic import Renderer
+from llamamgr.wire.anthropic import ModelEntry, Renderer
 from llamamgr.wire.engine import ChatStream
 from llamamgr.wire.neutral import (
     Event,
     Failed,
     Finished,
+    Message,
     PromptRead,
     TextDelta,
     ThinkingDelta,
@@ -137,7 +139,12 @@ def test_omitted_thoughts_leave_an_empty_signed_block(events: list[Event]) -> No
     for block in message["content"]:
         if block["type"] == "thinking":
             assert block["thinking"] == ""
-            assert block["signature"]
+            (original,) = [other["thinking"] for other in shown if other["type"] == "thinking"]
+            turn = {"role": "assistant", "content": [block]}
+            sent_back = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}, turn]}
+            (_, said) = anthropic.parse_messages(json.dumps(sent_back).encode()).chat.messages
+            assert isinstance(said, Message)
+            assert said.thinking == original
 
 
 def test_a_prompt_that_is_only_read_has_an_empty_answer() -> None:
@@ -223,14 +230,37 @@ def test_an_errors_type_follows_from_its_status(status: int, kind: str) -> None:
 
 
 def test_models_are_a_page() -> None:
-    told = json.loads(anthropic.models_answer([("a", "2026-01-01T00:00:00Z"), ("b", "x")], has_more=True))
+    models = [ModelEntry("a", "2026-01-01T00:00:00Z", 4096, ("completion", "vision")), ModelEntry("b", "x")]
+    told = json.loads(anthropic.models_answer(models, has_more=True))
     assert (told["first_id"], told["last_id"], told["has_more"]) == ("a", "b", True)
-    assert told["data"][0] == {
-        "type": "model",
-        "id": "a",
-        "display_name": "a",
-        "created_at": "2026-01-01T00:00:00Z",
-    }
+    first, second = told["data"]
+    assert (first["type"], first["id"], first["display_name"]) == ("model", "a", "a")
+    assert (first["created_at"], first["max_input_tokens"]) == ("2026-01-01T00:00:00Z", 4096)
+    assert second["max_input_tokens"] is None
+    can = {name for name, told in first["capabilities"].items() if told["supported"]}
+    assert can == {"image_input", "structured_outputs"}
+    assert not any(told["supported"] for told in second["capabilities"].values())
+
+
+def test_models_have_every_field_that_the_official_client_requires() -> None:
+    thinker = ModelEntry("a", "2026-01-01T00:00:00Z", 4096, ("completion", "thinking"))
+    told = ModelInfo.model_validate_json(anthropic.model_answer(thinker), strict=False)
+    assert (told.lifecycle, told.max_tokens) == ("active", 4096)
+    assert told.capabilities is not None
+    assert told.capabilities.thinking.types.adaptive.supported
+
+
+def test_an_answer_cut_by_its_limit_is_told_apart_from_one_that_filled_the_context() -> None:
+    events = [TextDelta("a"), Finished("length", Usage(14, 13, 5))]
+    assert whole(events, limit=5)["stop_reason"] == "max_tokens"
+    assert whole(events, limit=6)["stop_reason"] == "model_context_window_exceeded"
+    assert whole(events)["stop_reason"] == "max_tokens"
+
+
+def test_the_tokens_of_thoughts_are_counted() -> None:
+    told = whole(events_of(body("chat-thinking")))["usage"]
+    assert told["output_tokens_details"] == {"thinking_tokens": 7}
+    assert "output_tokens_details" not in whole([TextDelta("a"), END])["usage"]
     assert json.loads(anthropic.models_answer([], has_more=False))["first_id"] is None
 
 

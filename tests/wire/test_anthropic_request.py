@@ -113,20 +113,20 @@ def test_a_whole_exchange_with_a_tool_becomes_turns_in_order() -> None:
     ]
     said = parsed(messages=turns, tools=[WEATHER]).chat.messages
     calls = (
-        ToolCall("toolu_1", "get_weather", '{"city": "Paris"}', 0),
-        ToolCall("toolu_2", "get_weather", "{}", 1),
+        ToolCall("1", "get_weather", '{"city": "Paris"}', 0),
+        ToolCall("2", "get_weather", "{}", 1),
     )
     assert said == (
         Message("user", "weather?"),
         Message("assistant", "I look.", thinking="hm", tool_calls=calls),
-        Message("tool", "rain", tool_call_id="toolu_1", tool_name="get_weather"),
+        Message("tool", "rain", tool_call_id="1", tool_name="get_weather"),
         Message(
             "tool",
-            tool_call_id="toolu_2",
+            tool_call_id="2",
             tool_name="get_weather",
             parts=(TextPart("sun"), MediaPart("AAAA")),
         ),
-        Message("tool", "Error:\nno", tool_call_id="toolu_2", tool_name="get_weather"),
+        Message("tool", "Error:\nno", tool_call_id="2", tool_name="get_weather"),
         Message("user", "and now?"),
     )
 
@@ -143,6 +143,11 @@ def test_documents_are_read_as_text() -> None:
         "source": {"type": "text", "media_type": "text/plain", "data": "x"},
     }
     assert parsed([document]).chat.messages == (Message("user", "T\nx"),)
+    assert parsed([{**document, "context": "C"}]).chat.messages == (Message("user", "T\nC\nx"),)
+    found = {"type": "search_result", "source": "http://x", "title": "T", "content": [{"text": "x"}]}
+    assert parsed([found]).chat.messages == (Message("user", "http://x\nT\nx"),)
+    summary = {"type": "compaction", "content": "long ago"}
+    assert parsed([summary]).chat.messages == (Message("user", "long ago"),)
     assert "as text only" in refusal(
         encoded([{"type": "document", "source": {"type": "base64", "data": "AA"}}])
     )
@@ -185,6 +190,7 @@ def test_tools_that_only_anthropic_runs_are_left_out_and_named() -> None:
         ({"type": "disabled"}, False, None),
         ({"type": "enabled", "budget_tokens": 2048}, True, 2048),
         ({"type": "adaptive"}, None, None),
+        ({"type": "between_tools"}, False, None),
     ],
 )
 def test_a_model_thinks_only_when_it_is_told_to(

@@ -15,10 +15,11 @@ from llamamgr.wire import engine, responses_request
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
 from llamamgr.wire.openai_tools import name_of
-from llamamgr.wire.responses_items import INPUT, SEAL
+from llamamgr.wire.responses_items import INPUT
 from llamamgr.wire.responses_memory import Memory, Remembered
 from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.responses_stored import Stored
+from llamamgr.wire.seals import sealed
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {
@@ -129,7 +130,7 @@ def test_what_an_assistant_did_in_several_items_is_one_turn() -> None:
     [
         {"content": [{"type": "reasoning_text", "text": "why"}], "summary": []},
         {"summary": [{"type": "summary_text", "text": "why"}]},
-        {"summary": [], "encrypted_content": SEAL + base64.b64encode(b"why").decode()},
+        {"summary": [], "encrypted_content": sealed("why")},
     ],
 )
 def test_a_thought_comes_back_wherever_the_client_kept_it(item: dict[str, Any]) -> None:
@@ -137,10 +138,10 @@ def test_a_thought_comes_back_wherever_the_client_kept_it(item: dict[str, Any]) 
     assert turn == Message("assistant", thinking="why")
 
 
-@pytest.mark.parametrize("sealed", ["gAAAA", SEAL + "***", SEAL + "\N{SNOWMAN}", SEAL])
-def test_thoughts_that_somebody_else_sealed_are_passed_over(sealed: str) -> None:
+@pytest.mark.parametrize("foreign", ["gAAAA", sealed("") + "***", sealed("") + "\N{SNOWMAN}", sealed("")])
+def test_thoughts_that_somebody_else_sealed_are_passed_over(foreign: str) -> None:
     said = turns(
-        {"type": "reasoning", "summary": [], "encrypted_content": sealed}, {"role": "user", "content": "x"}
+        {"type": "reasoning", "summary": [], "encrypted_content": foreign}, {"role": "user", "content": "x"}
     )
     assert said == (Message("user", "x"),)
 
