@@ -25,6 +25,7 @@ from llamamgr.wire.engine import error_of
 from llamamgr.wire.engine_stream import usage_in
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import guided_body
+from llamamgr.wire.openai_forms import AS_IT_COMES, Reshaping
 from llamamgr.wire.openai_relay import BadAnswerError, Relay, whole_answer
 from llamamgr.wire.script import script_for
 
@@ -48,7 +49,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         return await Scripted(request, asked, script).run(want_of(model))
     if asked.stream:
         return await Passage(request, asked).run(want_of(model))
-    return replies.v1(await _whole(services, want_of(model), asked))
+    answer = await _whole(services, want_of(model), asked)
+    return replies.v1(answer if asked.shape is AS_IT_COMES else Reshaping(asked.shape).whole(answer))
 
 
 def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:
@@ -100,13 +102,16 @@ class Passage:
             if exchange.status != 200:
                 raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
             relay = Relay(self._asked.model)
-            await self._stream(exchange, relay)
+            shape = self._asked.shape
+            await self._stream(exchange, relay, None if shape is AS_IT_COMES else Reshaping(shape))
         told = relay.usage
         lease.tokens.add(told.prompt, told.cached, told.completion)
 
-    async def _stream(self, exchange: Exchange, relay: Relay) -> None:
+    async def _stream(self, exchange: Exchange, relay: Relay, reshaping: Reshaping | None) -> None:
         while pieces := await exchange.pieces():
             passed = relay.feed(*pieces)
+            if reshaping is not None:
+                passed = reshaping.stream(passed)
             if passed:
                 await self._writer.write(passed)
             if relay.ended or relay.failed:

@@ -19,6 +19,7 @@ from llamamgr.wire import openai, openai_chat_turns
 from llamamgr.wire.neutral import Event
 from llamamgr.wire.openai_chat import Passing
 from llamamgr.wire.openai_chat_answer import Head, Renderer
+from llamamgr.wire.openai_forms import AS_IT_COMES, Reshaping
 from llamamgr.wire.script import Script
 
 
@@ -43,13 +44,18 @@ class Scripted:
 
     def _answer(self) -> web.Response:
         assert self._renderer is not None
-        return replies.v1(self._renderer.whole())
+        shape, answer = self._asked.shape, self._renderer.whole()
+        return replies.v1(answer if shape is AS_IT_COMES else Reshaping(shape).whole(answer))
 
     async def _attempt(self, lease: Lease) -> None:
         renderer = self._renderer = self._new_renderer(lease)
+        shape = self._asked.shape
+        reshaping = None if shape is AS_IT_COMES else Reshaping(shape)
 
         async def take(events: Sequence[Event]) -> None:
             data = b"".join([renderer.event(event) for event in events])
+            if reshaping is not None:
+                data = reshaping.stream(data)
             if data:
                 await self._writer.write(data)
 

@@ -8,6 +8,8 @@ response_format     ``{"type": "json_schema", "schema": …}``, which it ignores
 reasoning_effort    refused when it is no effort; ``reasoning.effort`` stands in for it
 reasoning           of earlier turns becomes ``reasoning_content``
 media               given by an address are refused or enclosed, never fetched by the engine
+functions, …        and other forms that it does not know: ``openai_forms``
+stop                loses empty texts, which would end an answer before it begins
 ==================  ===========================================================================================
 
 A request that needs none of this passes byte for byte. Fields nobody here knows always pass.
@@ -22,7 +24,10 @@ import msgspec
 
 from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.openai_forms import AS_IT_COMES, Shape, choice_of, is_plain, offered, respelt, tools_of
 from llamamgr.wire.openai_tools import NOTHING, choose
+
+_CUSTOM = b'"custom"'
 
 # Ollama's words → those that templates know (source: openai/openai.go reasoning_effort)
 EFFORTS = {
@@ -38,16 +43,21 @@ EFFORTS = {
 
 
 class Passing(msgspec.Struct, frozen=True):
-    """A request that is passed on. ``body`` is what the engine gets, ``addresses`` media to be fetched for it."""
+    """A request that is passed on.
+
+    ``body`` is what the engine gets, ``addresses`` media to be fetched for it; ``shape`` is what the client expects to get.
+    """
 
     model: str
     stream: bool = False
     body: bytes = b""
     has_media: bool = False
     addresses: tuple[str, ...] = ()
+    shape: Shape = AS_IT_COMES
 
 
 class _Call(msgspec.Struct):
+    type: str | None = None
     function: dict[str, Any] | None = None
 
 
@@ -55,6 +65,8 @@ class _Turn(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     reasoning: Any = None
     tool_calls: list[_Call] | None = None
+    role: str | None = None
+    function_call: Any = None
 
 
 class _Reasoning(msgspec.Struct):
@@ -70,6 +82,13 @@ class Wire(msgspec.Struct):
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     reasoning: msgspec.Raw = NOTHING
+    functions: list[msgspec.Raw] | None = None
+    function_call: msgspec.Raw = NOTHING
+    logprobs: msgspec.Raw = NOTHING
+    top_logprobs: msgspec.Raw = NOTHING
+    stop: msgspec.Raw = NOTHING
+    modalities: list[str] | None = None
+    web_search_options: msgspec.Raw = NOTHING
 
 
 def prepare(body: bytes, *, fetching: bool = False) -> Passing:
@@ -91,10 +110,11 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
         raise DialectError(400, images.NO_ADDRESSES, param="messages")
     if not chat.model:
         raise DialectError(400, "model is required", param="model")
+    _check(chat)
     _check_arguments(chat.messages)
-    changed = _changes(chat)
+    changed, shape = _changes(chat)
     media = any(map(images.values_of, parts))
-    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses)
+    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses, shape)
 
 
 def _is_plain(chat: Wire) -> bool:
@@ -103,8 +123,16 @@ def _is_plain(chat: Wire) -> bool:
         return False
     if chat.reasoning_effort is not None or chat.reasoning is not NOTHING:
         return False
+    if chat.functions is not None or chat.logprobs is not NOTHING or b'""' in bytes(chat.stop):
+        return False
+    if chat.modalities is not None or chat.web_search_options is not NOTHING:
+        return False
+    if chat.tools and any(_CUSTOM in bytes(tool) for tool in chat.tools):
+        return False
     for turn in chat.messages or ():
         if not isinstance(turn.content, str) or turn.reasoning is not None or turn.tool_calls:
+            return False
+        if turn.function_call is not None or turn.role == "function":
             return False
     return True
 
@@ -149,13 +177,23 @@ def response_format(asked: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", **inner, "schema": schema}}
 
 
-def _changes(chat: Wire) -> dict[str, Any]:
-    """Fields to be replaced in the body; None takes one away."""
-    changed: dict[str, Any] = {}
-    if bytes(chat.tool_choice) not in (b"", b"null", b'"auto"'):
-        offer = choose(chat.tools or (), chat.tool_choice)
-        changed["tools"] = offer.tools or None
-        changed["tool_choice"] = offer.choice or None
+def _check(chat: Wire) -> None:
+    if "audio" in (chat.modalities or ()):
+        raise DialectError(400, 'audio is not generated here: modalities may be ["text"]', param="modalities")
+    if bytes(chat.web_search_options) not in (b"", b"null"):
+        raise DialectError(
+            400, "nothing is searched for here; leave web_search_options out", param="web_search_options"
+        )
+
+
+def _changes(chat: Wire) -> tuple[dict[str, Any], Shape]:
+    """Fields to be replaced in the body, None takes one away; and what the client expects of the answer."""
+    changed, shape = _tools(chat)
+    if bytes(chat.logprobs) == b"true" and bytes(chat.top_logprobs) in (b"", b"null", b"0"):
+        changed["top_logprobs"] = 1
+        shape = msgspec.structs.replace(shape, without_rivals=True)
+    if b'""' in bytes(chat.stop):
+        changed["stop"] = _without_empty(chat.stop)
     if chat.response_format is not None:
         spelled = response_format(chat.response_format)
         if spelled is not chat.response_format:
@@ -165,12 +203,42 @@ def _changes(chat: Wire) -> dict[str, Any]:
         asked = golang.decode(bytes(chat.reasoning), _Reasoning, "openai.Reasoning", {}, "reasoning").effort
     if asked and (asked != effort(asked) or chat.reasoning_effort is None):
         changed["reasoning_effort"] = effort(asked)
-    if any(isinstance(turn.reasoning, str) for turn in chat.messages or ()):
-        changed["messages"] = _RENAME
-    return changed
+    if not all(map(_is_known, chat.messages or ())):
+        changed["messages"] = _RESPELL
+    return changed, shape
 
 
-_RENAME = object()
+_RESPELL = object()
+
+
+def _tools(chat: Wire) -> tuple[dict[str, Any], Shape]:
+    """The same of the tools and of which of them is to be called."""
+    changed: dict[str, Any] = {}
+    tools, custom = offered(chat.tools or ())
+    choice, is_old = chat.tool_choice, bool(chat.functions) and not tools
+    if is_old:
+        tools, choice = tools_of(chat.functions or ()), choice_of(chat.function_call)
+        changed |= {"functions": None, "function_call": None, "parallel_tool_calls": False}
+    if is_old or custom:
+        changed["tools"] = tools
+    if bytes(choice) not in (b"", b"null", b'"auto"'):
+        offer = choose(tools, choice)
+        changed |= {"tools": offer.tools or None, "tool_choice": offer.choice or None}
+    return changed, Shape(is_old, custom) if is_old or custom else AS_IT_COMES
+
+
+def _is_known(turn: _Turn) -> bool:
+    """True for a turn in a form that the engine reads."""
+    if isinstance(turn.reasoning, str) or turn.function_call is not None or turn.role == "function":
+        return False
+    if any(call.type == "custom" for call in turn.tool_calls or ()):
+        return False
+    return not isinstance(turn.content, list) or all(map(is_plain, turn.content))
+
+
+def _without_empty(stop: msgspec.Raw) -> list[Any] | None:
+    given = msgspec.json.decode(bytes(stop))
+    return [text for text in given if text != ""] or None if isinstance(given, list) else None
 
 
 def _with(body: bytes, changed: dict[str, Any]) -> bytes:
@@ -178,20 +246,13 @@ def _with(body: bytes, changed: dict[str, Any]) -> bytes:
         return body
     top: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     for field, value in changed.items():
-        if value is _RENAME:
-            top[field] = [
-                _renamed(turn) for turn in msgspec.json.decode(top[field], type=list[dict[str, msgspec.Raw]])
-            ]
+        if value is _RESPELL:
+            top[field] = respelt(msgspec.json.decode(top[field], type=list[dict[str, Any]]))
         elif value is None:
             top.pop(field, None)
         else:
             top[field] = value
     return msgspec.json.encode(top)
-
-
-def _renamed(turn: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    thought = turn.pop("reasoning", NOTHING)
-    return turn if bytes(thought) in (b"", b"null") else {"reasoning_content": thought, **turn}
 
 
 def _check_arguments(turns: list[_Turn]) -> None:

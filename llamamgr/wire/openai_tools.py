@@ -34,7 +34,12 @@ class _Tool(msgspec.Struct):
 
     type: str = "function"
     function: _Function = msgspec.field(default_factory=_Function)
+    custom: _Function = msgspec.field(default_factory=_Function)
     name: str | None = None
+
+    @property
+    def named(self) -> str:
+        return self.function.name or self.custom.name or self.name or ""
 
 
 class _Allowed(msgspec.Struct):
@@ -45,6 +50,7 @@ class _Allowed(msgspec.Struct):
 class _Choice(_Allowed):
     type: str = ""
     function: _Function = msgspec.field(default_factory=_Function)
+    custom: _Function = msgspec.field(default_factory=_Function)
     name: str | None = None
     allowed_tools: _Allowed | None = None
 
@@ -61,8 +67,8 @@ def choose(tools: Sequence[msgspec.Raw], choice: msgspec.Raw) -> Offer:
 
 def name_of(tool: msgspec.Raw) -> str:
     """The name of a raw tool; empty when it has none. ``DialectError`` 400 when it is no tool."""
-    read = _read(bytes(tool), _Tool)
-    return read.function.name or read.name or ""
+    read: _Tool = _read(bytes(tool), _Tool)
+    return read.named
 
 
 def _of_word(tools: Sequence[msgspec.Raw], word: Any) -> Offer:
@@ -84,7 +90,9 @@ def _of_word(tools: Sequence[msgspec.Raw], word: Any) -> Offer:
 
 def _chosen(tools: Sequence[msgspec.Raw], choice: _Choice) -> Offer:
     if choice.type in _NAMED:
-        return Offer(_named(tools, [choice.function.name or choice.name or ""]), "required")
+        return Offer(
+            _named(tools, [choice.function.name or choice.custom.name or choice.name or ""]), "required"
+        )
     if choice.type == "allowed_tools":
         allowed = choice.allowed_tools or choice
         return _of_word(_allowed(tools, allowed.tools or ()), allowed.mode or "auto")
@@ -96,7 +104,7 @@ def _allowed(tools: Sequence[msgspec.Raw], listed: Sequence[_Tool]) -> tuple[msg
     functions = [tool for tool in listed if tool.type in _NAMED]
     if listed and not functions:
         return ()
-    return _named(tools, [tool.function.name or tool.name or "" for tool in functions])
+    return _named(tools, [tool.named for tool in functions])
 
 
 def _named(tools: Sequence[msgspec.Raw], names: Sequence[str]) -> tuple[msgspec.Raw, ...]:

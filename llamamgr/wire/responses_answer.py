@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from llamamgr.wire import golang
+from llamamgr.wire.custom_tools import input_of
 from llamamgr.wire.neutral import (
     Event,
     Failed,
@@ -27,7 +28,6 @@ from llamamgr.wire.neutral import (
     Usage,
 )
 from llamamgr.wire.openai_chat import is_json
-from llamamgr.wire.responses_items import input_of
 from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.seals import sealed
 

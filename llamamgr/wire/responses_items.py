@@ -6,25 +6,20 @@ Facts: OpenAI's Responses API.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from llamamgr.wire import golang, images
+from llamamgr.wire.custom_tools import arguments_of
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.files import text_of_file
 from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
 from llamamgr.wire.openai_chat import is_json
 from llamamgr.wire.seals import unsealed
 
 _ROLES = ("user", "assistant", "system", "developer")
-# what a custom tool takes, as the parameters of a function
-INPUT: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {"input": {"type": "string"}},
-    "required": ["input"],
-}
 
 
 class _Part(msgspec.Struct):
@@ -77,23 +72,6 @@ def joined(turns: Sequence[Message]) -> tuple[Message, ...]:
         else:
             found.append(told)
     return tuple(found)
-
-
-def arguments_of(text: str) -> str:
-    """The arguments of a function that stands for a custom tool which is given ``text``."""
-    return msgspec.json.encode({"input": text}).decode()
-
-
-def input_of(arguments: str) -> str:
-    """The text in such arguments; they themselves, where they are none, or cut off."""
-    try:
-        return msgspec.json.decode(arguments, type=_Input).input
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return arguments
-
-
-class _Input(msgspec.Struct):
-    input: str
 
 
 def _together(before: Message, turn: Message) -> Message | None:
@@ -177,7 +155,7 @@ class Reading:
             case "input_audio":
                 return self._audio(part.input_audio or {}, where)
             case "input_file":
-                return TextPart(_file(part, where))
+                return TextPart(text_of_file(part.file_data, part.filename, where))
             case kind:
                 raise DialectError(400, f"{where}: content of type {kind!r} is not served", param=where)
 
@@ -199,20 +177,6 @@ class Reading:
         if not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.image_url holds no base64 image", param=where)
         return MediaPart(images.unwrapped(data))
-
-
-def _file(part: _Part, where: str) -> str:
-    """The text of an enclosed file, under its name."""
-    head, comma, data = (part.file_data or "").partition(",")
-    try:
-        text = base64.b64decode(data if comma else head, validate=True).decode()
-    except ValueError:  # no base64, or no text
-        text = ""
-    if not text or text.startswith("%PDF-"):
-        raise DialectError(
-            400, f"{where}: files are read as text only, enclosed as base64 in file_data", param=where
-        )
-    return f"{part.filename}\n{text}" if part.filename else text
 
 
 def _turn(role: str, parts: tuple[Part, ...]) -> Message:

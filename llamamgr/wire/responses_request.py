@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from llamamgr.wire import golang
+from llamamgr.wire.custom_tools import INPUT, described
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, ResponseFormat
 from llamamgr.wire.openai_chat import effort
 from llamamgr.wire.openai_tools import NOTHING, choose
-from llamamgr.wire.responses_items import INPUT, Item, Reading, joined
+from llamamgr.wire.responses_items import Item, Reading, joined
 from llamamgr.wire.responses_stored import full
 
 _EXTRAS = (
@@ -361,13 +362,11 @@ def _function(tool: _Tool) -> dict[str, object]:
 
 
 def _custom(tool: _Tool, place: int) -> dict[str, object]:
-    """As a function of one text; a grammar of it is told in words, since the engine has no grammars of arguments."""
-    told = [tool.description or ""]
+    """As a function of one text."""
     given, at = bytes(tool.format) or b"null", f"tools[{place}].format"
     bound = golang.decode(given, _CustomFormat, "openai.ResponsesTool", {}, at)
-    if bound.definition:
-        told.append(f"The input is written in this {bound.syntax} grammar:\n{bound.definition}")
-    return {"name": tool.name, "description": "\n\n".join(filter(None, told)), "parameters": INPUT}
+    told = described(tool.description, bound.syntax, bound.definition)
+    return {"name": tool.name, "description": told, "parameters": INPUT}
 
 
 def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:

@@ -80,6 +80,64 @@ def test_with_none_no_tool_is_called(client: openai.OpenAI) -> None:
     assert told.choices[0].message.content == selftest.ANSWER
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_functions_are_called_as_before_there_were_tools(client: openai.OpenAI, streams: bool) -> None:
+    asked: Any = {"model": "selftest", "messages": ASK, "functions": [WEATHER], "stream": streams}
+    told: Any = client.chat.completions.create(**asked)
+    if streams:
+        choices = [chunk.choices[0] for chunk in told]
+        calls = [choice.delta.function_call for choice in choices if choice.delta.function_call]
+        name, arguments = calls[0].name, "".join(call.arguments for call in calls)
+        reason = choices[-1].finish_reason
+    else:
+        call, reason = told.choices[0].message.function_call, told.choices[0].finish_reason
+        name, arguments = call.name, call.arguments
+    assert (name, json.loads(arguments)) == (selftest.TOOL_NAME, selftest.TOOL_ARGUMENTS)
+    assert reason == "function_call"
+    called = {"role": "assistant", "content": None, "function_call": {"name": name, "arguments": arguments}}
+    turns: Any = [*ASK, called, {"role": "function", "name": name, "content": "sunny"}]
+    after = client.chat.completions.create(
+        model="selftest", messages=turns, functions=[WEATHER], function_call="none", **PLAIN
+    )
+    assert after.choices[0].message.content == selftest.ANSWER
+
+
+def test_a_custom_tool_is_called_with_a_text(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "custom", "custom": {"name": selftest.TOOL_NAME}}
+    chosen: Any = {"type": "custom", "custom": {"name": selftest.TOOL_NAME}}
+    asked: Any = {"model": "selftest", "messages": ASK, "tools": [tool], "tool_choice": chosen, **PLAIN}
+    asked["parallel_tool_calls"] = False
+    told = client.chat.completions.create(**asked)
+    [call] = told.choices[0].message.tool_calls or []
+    assert call.type == "custom"
+    assert (call.custom.name, call.custom.input) == (selftest.TOOL_NAME, selftest.ANSWER)
+    chunks = client.chat.completions.create(**asked, stream=True)
+    pieces: Any = [one for chunk in chunks for one in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(piece.custom["input"] for piece in pieces) == selftest.ANSWER
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    turns: Any = [*ASK, told.choices[0].message, result]
+    after = client.chat.completions.create(model="selftest", messages=turns, tools=[tool], **PLAIN)
+    assert after.choices[0].message.content == selftest.ANSWER
+
+
+@pytest.mark.parametrize("top", [None, 0, 2])
+def test_probabilities_come_with_as_many_rivals_as_were_asked_for(
+    client: openai.OpenAI, top: int | None
+) -> None:
+    asked: Any = {"model": "selftest", "messages": ASK, "logprobs": True, **PLAIN}
+    asked |= {} if top is None else {"top_logprobs": top}
+    told = client.chat.completions.create(**asked)
+    assert told.choices[0].logprobs is not None
+    rows = told.choices[0].logprobs.content or []
+    chunks = client.chat.completions.create(**asked, stream=True)
+    streamed = [
+        row for chunk in chunks for one in chunk.choices if one.logprobs for row in one.logprobs.content or ()
+    ]
+    assert "".join(row.token for row in streamed) == selftest.ANSWER
+    assert [row.token for row in rows][: len(streamed)] == [row.token for row in streamed]
+    assert {len(row.top_logprobs) for row in (*rows, *streamed)} == {top or 0}
+
+
 class Report(pydantic.BaseModel):
     city: str
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamgr.wire import engine, responses_request
+from llamamgr.wire.custom_tools import INPUT
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
 from llamamgr.wire.openai_tools import name_of
-from llamamgr.wire.responses_items import INPUT
 from llamamgr.wire.responses_memory import Memory, Remembered
 from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.responses_stored import Stored
