@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from llamamgr.proxy import catalogue, gate, models, native, replies
 from llamamgr.proxy.routes import V1_ROUTES
@@ -25,18 +26,8 @@ def build_app(services: Services) -> web.Application:
 
 
 def add_public_routes(app: web.Application) -> None:
-    for method in ("HEAD", "GET"):
-        app.router.add_route(method, "/", root)
-        app.router.add_route(method, "/api/version", version)
-        app.router.add_route(method, "/api/tags", catalogue.tags)
-    app.router.add_route("GET", "/health", health)
-    app.router.add_route("GET", "/api/ps", catalogue.running)
-    app.router.add_route("POST", "/api/show", catalogue.show)
-    app.router.add_route("POST", "/api/generate", native.generate)
-    app.router.add_route("POST", "/api/chat", native.chat)
-    models.add_model_routes(app)
-    for method, path, handler in V1_ROUTES:
-        app.router.add_route(method, path, handler)
+    for method, path, handler in (*_NATIVE_ROUTES, *models.MODEL_ROUTES, *V1_ROUTES):
+        app.router.add_route(method, path, handler, expect_handler=gate.welcome)
 
 
 async def _close_pool(app: web.Application) -> None:
@@ -56,3 +47,15 @@ async def health(request: web.Request) -> web.Response:
     if services_of(request).stopping:
         return replies.native(b'{"status":"stopping"}', 503)
     return replies.native(b'{"status":"ok"}')
+
+
+_NATIVE_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    *((method, "/", root) for method in ("HEAD", "GET")),
+    *((method, "/api/version", version) for method in ("HEAD", "GET")),
+    *((method, "/api/tags", catalogue.tags) for method in ("HEAD", "GET")),
+    ("GET", "/health", health),
+    ("GET", "/api/ps", catalogue.running),
+    ("POST", "/api/show", catalogue.show),
+    ("POST", "/api/generate", native.generate),
+    ("POST", "/api/chat", native.chat),
+)

@@ -98,6 +98,17 @@ class Doorkeeper:
             raise DialectError(403, message, code="endpoint_not_allowed")
         return key
 
+    def will_refuse(self, request: web.Request) -> bool:
+        """True for a request that is not let in, whatever its body; told by its head alone, and counted by nobody."""
+        if request.path in _FREE:
+            return False
+        try:
+            if self.needs_key or not self.keyring.is_empty:
+                self.key_of(request)
+        except DialectError:
+            return True
+        return self.turned_away(request) is not None
+
     def turned_away(self, request: web.Request) -> web.Response | None:
         """The whole answer to strangers and to preflights; None for whoever may come in."""
         headers = request.headers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from aiohttp import web
 
@@ -14,7 +16,7 @@ from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import embeddings, engine
 from llamamgr.wire.embeddings import EmbeddingRequest, Embeddings, Input
-from llamamgr.wire.errors import DialectError
+from llamamgr.wire.errors import DialectError, LaterMistakeError
 
 
 async def v1_embeddings(request: web.Request) -> web.Response:
@@ -27,16 +29,26 @@ async def v1_embeddings(request: web.Request) -> web.Response:
 async def embed(request: web.Request) -> web.Response:
     services = services_of(request)
     since = services.clock()
-    asked = embeddings.parse_embed(await body_of(request))
+    asked = await _asked(services, embeddings.parse_embed, await body_of(request))
     found, load = await _found(services, asked, await _model(services, asked.model))
     return replies.native(embeddings.embed_answer(asked.model, found, services.clock() - since, load))
 
 
 async def legacy_embeddings(request: web.Request) -> web.Response:
     services = services_of(request)
-    asked = embeddings.parse_legacy(await body_of(request))
+    asked = await _asked(services, embeddings.parse_legacy, await body_of(request))
     found, _ = await _found(services, asked, await _model(services, asked.model))
     return replies.native(embeddings.legacy_answer(found))
+
+
+async def _asked(
+    services: Services, parse: Callable[[bytes], EmbeddingRequest], body: bytes
+) -> EmbeddingRequest:
+    try:
+        return parse(body)
+    except LaterMistakeError as mistake:
+        await _model(services, mistake.model)
+        raise
 
 
 async def _model(services: Services, name: str) -> ModelCard:

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from llamamgr.core.errors import EXIT_CODE, LlamamgrError
@@ -24,6 +24,7 @@ from llamamgr.proxy.metrics import CLIENT_LEFT
 from llamamgr.proxy.services import Services
 from llamamgr.proxy.visit import Visit, begin, visiting
 
+_KEEPER = web.AppKey("keeper", Doorkeeper)
 access = logging.getLogger("llamamgr.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
@@ -36,8 +37,20 @@ def guard(app: web.Application, services: Services) -> None:
     """Let in whom a doorkeeper lets in, and write the access log where it is wanted."""
     keeper = Doorkeeper(services.config, services.hostname, services.keyring)
     level = logging.INFO if services.config.server.access_log else logging.DEBUG
+    app[_KEEPER] = keeper
     app.middlewares.append(_gate(services, keeper, level))
     app.on_response_prepare.append(_head_of(keeper))
+
+
+async def welcome(request: web.Request) -> None:
+    """``100 Continue`` for a client that waits for it with its body; not where it will be refused before that is read."""
+    keeper = request.app.get(_KEEPER)
+    if request.version < HttpVersion11 or (keeper is not None and keeper.will_refuse(request)):
+        return
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="of what a request may expect only 100-continue is known")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # nothing of the answer has been said
 
 
 def attend(app: web.Application, services: Services) -> None:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.digests import parse_digest
@@ -29,18 +30,6 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.ollama_models import CreateRequest
 
 _CHUNK = 1024 * 1024  # bytes of an upload gathered before they are hashed and written
-
-
-def add_model_routes(app: web.Application) -> None:
-    """The routes of this module; pulls live as long as the application."""
-    app.router.add_route("POST", "/api/create", create)
-    app.router.add_route("POST", "/api/copy", copy)
-    app.router.add_route("DELETE", "/api/delete", delete)
-    app.router.add_route("HEAD", "/api/blobs/{digest}", has_blob)
-    app.router.add_route("POST", "/api/blobs/{digest}", receive_blob)
-    app.router.add_route("POST", "/api/pull", pull)
-    app.router.add_route("POST", "/api/push", push)
-    app.router.add_route("GET", "/api/status", status)
 
 
 async def pulls(app: web.Application) -> AsyncIterator[None]:
@@ -270,3 +259,15 @@ def _last_words(request: web.Request, error: Exception) -> bytes:
     if is_control and isinstance(error, LlamamgrError):
         return msgspec.json.encode({"error": told.message, "exit": error.exit_code})
     return ollama.error_body(told.message)
+
+
+MODEL_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/api/create", create),
+    ("POST", "/api/copy", copy),
+    ("DELETE", "/api/delete", delete),
+    ("HEAD", "/api/blobs/{digest}", has_blob),
+    ("POST", "/api/blobs/{digest}", receive_blob),
+    ("POST", "/api/pull", pull),
+    ("POST", "/api/push", push),
+    ("GET", "/api/status", status),
+)

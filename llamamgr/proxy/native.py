@@ -18,7 +18,7 @@ from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import engine, ollama
-from llamamgr.wire.errors import DialectError
+from llamamgr.wire.errors import DialectError, LaterMistakeError
 from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta, Think
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
@@ -27,12 +27,20 @@ from llamamgr.wire.template_answer import Marks, TemplateAnswer
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
-    asked = ollama.parse_generate(await body_of(request))
+    try:
+        asked = ollama.parse_generate(await body_of(request))
+    except LaterMistakeError as mistake:
+        await _model(services_of(request), mistake.model)
+        raise
     return await _answer(request, "generate", asked)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    asked = ollama.parse_chat(await body_of(request))
+    try:
+        asked = ollama.parse_chat(await body_of(request))
+    except LaterMistakeError as mistake:
+        await _model(services_of(request), mistake.model)
+        raise
     return await _answer(request, "chat", asked)
 
 

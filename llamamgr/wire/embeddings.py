@@ -17,7 +17,7 @@ import msgspec
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.wire import golang
 from llamamgr.wire.engine import EngineCall
-from llamamgr.wire.errors import DialectError, ProtocolError
+from llamamgr.wire.errors import DialectError, LaterMistakeError, ProtocolError
 from llamamgr.wire.ollama_options import LoadWishes, parse_options
 from llamamgr.wire.ollama_request import model_not_found
 
@@ -141,7 +141,7 @@ def parse_embed(body: bytes) -> EmbeddingRequest:
         dimensions=max(wire.dimensions or 0, 0),
         truncate=wire.truncate is not False,
         keep_alive=_keep_alive(wire.keep_alive),
-        load=parse_options(wire.options or {}).load,
+        load=_load(wire),
     )
 
 
@@ -154,7 +154,7 @@ def parse_legacy(body: bytes) -> EmbeddingRequest:
         wire.model,
         (wire.prompt,) if wire.prompt else (),
         keep_alive=_keep_alive(wire.keep_alive),
-        load=parse_options(wire.options or {}).load,
+        load=_load(wire),
     )
 
 
@@ -228,6 +228,13 @@ def _dimensions(asked: int | None) -> int:
     if asked is not None and asked < 0:
         raise DialectError(400, "dimensions must be positive", param="dimensions")
     return asked or 0
+
+
+def _load(wire: _Ollama) -> LoadWishes:
+    try:
+        return parse_options(wire.options or {}).load
+    except DialectError as error:
+        raise LaterMistakeError(error, wire.model or "") from None
 
 
 def _keep_alive(value: object) -> float | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.wire import golang
-from llamamgr.wire.errors import DialectError
+from llamamgr.wire.errors import DialectError, LaterMistakeError
 from llamamgr.wire.images import unwrapped
 from llamamgr.wire.neutral import (
     JsonObject,
@@ -192,9 +192,12 @@ _GO_TYPES = {
 def parse_generate(body: bytes) -> GenerateRequest:
     """``DialectError`` in Ollama's words for anything that cannot be asked."""
     wire = golang.decode(body, WireGenerate, "GenerateRequest", _GO_TYPES)
-    images = _images(wire.images, "GenerateRequest")
-    request = GenerateRequest(
-        **_common(wire),
+    images, common = _images(wire.images, "GenerateRequest"), _common(wire)
+    if not wire.model:
+        raise model_not_found("")
+    return GenerateRequest(
+        **common,
+        **_told_later(wire),
         prompt=wire.prompt or "",
         suffix=wire.suffix or "",
         system=wire.system or "",
@@ -203,22 +206,17 @@ def parse_generate(body: bytes) -> GenerateRequest:
         raw=bool(wire.raw),
         images=images,
     )
-    if not request.model:
-        raise model_not_found("")
-    return request
 
 
 def parse_chat(body: bytes) -> ChatBody:
     """``DialectError`` in Ollama's words for anything that cannot be asked."""
     wire = golang.decode(body, WireChat, "ChatRequest", _GO_TYPES)
-    request = ChatBody(
-        **_common(wire),
-        messages=tuple(_message(message) for message in wire.messages or ()),
-        tools=tuple(_object(tool, "ChatRequest.tools", "api.Tool") for tool in wire.tools or ()),
-    )
-    if not request.model:
+    common = _common(wire)
+    messages = tuple(_message(message) for message in wire.messages or ())
+    tools = tuple(_object(tool, "ChatRequest.tools", "api.Tool") for tool in wire.tools or ())
+    if not wire.model:
         raise DialectError(400, "model is required")
-    return request
+    return ChatBody(**common, **_told_later(wire), messages=messages, tools=tools)
 
 
 def parse_show(body: bytes) -> ShowRequest:
@@ -244,8 +242,6 @@ def _common(wire: _WireCommon) -> dict[str, Any]:
         "model": wire.model or "",
         "stream": wire.stream is not False,
         "keep_alive": keep_alive,
-        "options": parse_options(wire.options or {}),
-        "response_format": _format(bytes(wire.format)),
         "think": think,
         "truncate": wire.truncate is not False,
         "shift": wire.shift is not False,
@@ -253,6 +249,17 @@ def _common(wire: _WireCommon) -> dict[str, Any]:
         "top_logprobs": top,
         "shows_prompt": bool(wire.shows_prompt),
     }
+
+
+def _told_later(wire: _WireCommon) -> dict[str, Any]:
+    """What Ollama looks at once it has the model."""
+    try:
+        return {
+            "options": parse_options(wire.options or {}),
+            "response_format": _format(bytes(wire.format)),
+        }
+    except DialectError as error:
+        raise LaterMistakeError(error, wire.model or "") from None
 
 
 def _keep_alive(value: object) -> float | None:

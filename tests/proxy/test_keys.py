@@ -20,6 +20,7 @@ from llamamgr.proxy.keyring import Keyring
 from llamamgr.wire import http1
 from tests.fakes.fake_llama_server import ENDLESS
 from tests.proxy.conftest import HI, Front, MakeFront
+from tests.proxy.raw import wire
 
 SECRET = "lmk-the-secret-of-ann"
 NEEDED = ServerConfig(require_key=True)
@@ -315,6 +316,22 @@ async def test_a_stranger_is_refused_before_the_body_is_read(make_front: MakeFro
         async with asyncio.timeout(10):
             assert b" 401 " in await reader.readline()
         writer.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/blobs/sha256:0"])
+async def test_a_stranger_is_not_asked_for_a_body_that_he_holds_back(
+    make_front: MakeFront, path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n"
+    async with make_front(server=NEEDED, keyring=limited()) as front:
+        async with wire(front.port) as client:
+            client.send(f"{head}\r\n")
+            assert (await client.answer()).status == 401
+        async with wire(front.port) as client:
+            client.send(f"{head}Authorization: Bearer {SECRET}\r\n\r\n")
+            assert (await client.answer()).status == 100
+            client.send("{}")
+            assert (await client.answer()).status == 400
 
 
 async def test_refusals_come_in_the_dialect_of_the_path(make_front: MakeFront) -> None:

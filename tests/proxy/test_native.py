@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -262,3 +263,26 @@ async def test_an_answer_that_was_thought_over_can_be_gone_on_from_too(
             before + before,
             False,
         )
+
+
+@pytest.mark.parametrize(
+    ("path", "unknown", "mistake"),
+    [
+        ("/api/generate", "model 'nope' not found", {"format": "xml"}),
+        ("/api/chat", "model 'nope' not found", {"options": {"temperature": "hot"}}),
+        ("/api/embed", 'model "nope" not found, try pulling it first', {"options": {"temperature": "hot"}}),
+        (
+            "/api/embeddings",
+            'model "nope" not found, try pulling it first',
+            {"options": {"temperature": "hot"}},
+        ),
+    ],
+)
+async def test_of_an_unknown_model_and_a_wrong_option_the_model_is_told(
+    front: Front, path: str, unknown: str, mistake: dict[str, Any]
+) -> None:
+    status, told = await front.whole(path, model="nope", **mistake)
+    assert (status, told["error"]) == (404, unknown)
+    status, told = await front.whole(path, model="tinyembed", **mistake)
+    assert status == 400
+    assert "must be of type float32" in told["error"] or "invalid format" in told["error"]
