@@ -29,7 +29,7 @@ access = logging.getLogger("llamamgr.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 # what clients read besides the body: ids to report a failure by, when to try again, what was left out
-_EXPOSED = "Request-Id,X-Request-Id,Retry-After,X-Left-Out-Tools"
+_EXPOSED = "Request-Id,Openai-Processing-Ms,X-Request-Id,Retry-After,X-Left-Out-Tools"
 _IDS = random.Random()  # noqa: S311 - a request id is no secret, and the system's own source costs a call to it
 
 
@@ -163,6 +163,8 @@ def _head_of(
         else:
             headers["X-Request-Id"] = visit.id
             visit.note_first_byte()
+            if replies.dialect_of(request) == "openai":
+                headers["openai-processing-ms"] = str(visit.milliseconds())
         origin = request.headers.get("Origin")
         if origin and keeper is not None and keeper.may_read(request, origin, response.status):
             headers["Access-Control-Allow-Origin"] = keeper.allow_origin_header(origin)

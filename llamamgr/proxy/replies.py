@@ -11,6 +11,8 @@ import msgspec
 from aiohttp import web
 
 from llamamgr.core.errors import BusyError, ConfigError, LlamamgrError, NotFoundError, UsageError
+from llamamgr.proxy.answer import EVENTS as EVENTS
+from llamamgr.proxy.answer import V1_JSON as V1_JSON
 from llamamgr.proxy.answer import Answer
 from llamamgr.proxy.relay import GenerationFailedError
 from llamamgr.wire import anthropic, ollama, openai
@@ -19,9 +21,7 @@ from llamamgr.wire.errors import DialectError
 log = logging.getLogger(__name__)
 
 NATIVE_JSON = "application/json; charset=utf-8"
-V1_JSON = "application/json"
 NDJSON = "application/x-ndjson"
-EVENTS = "text/event-stream"
 
 Dialect: TypeAlias = Literal["ollama", "openai", "anthropic"]
 # what is neither under /v1/ nor under /api/ and yet answers as OpenAI and llama-server do

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
+from llamamgr.proxy.answer import EVENTS
 from llamamgr.proxy.services import services_of
 
 # Between an error at the end of a stream and the cut: clients such as aiohttp's drop what they have not read yet once it is cut
 _LAST_WORDS_SECONDS = 0.1
+# for what stands between: nginx, for one, holds back events otherwise
+_UNBUFFERED = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 
 class Writer:
@@ -26,6 +29,8 @@ class Writer:
         self._request = request
         self._status = 200
         self._headers = [("Content-Type", content_type), *(headers or {}).items()]
+        if content_type == EVENTS:
+            self._headers += _UNBUFFERED
         self._response: web.StreamResponse | None = None
 
     @property

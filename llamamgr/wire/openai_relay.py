@@ -1,8 +1,9 @@
 """A chat answer of the engine on its way to a client of OpenAI: passed on, under the name the client asked for.
 
 Each frame is checked to be what it should be (one JSON object with ``choices``) and framed anew, so that no byte
-of a broken stream reaches a client. Two values change: ``model``, and the reasoning, which is told under both names
-that clients know, ``reasoning`` (Ollama's) and ``reasoning_content`` (the engine's).
+of a broken stream reaches a client. Three values change: ``model``; the reasoning, which is told under both names that
+clients know, ``reasoning`` (Ollama's) and ``reasoning_content`` (the engine's); and ids that the engine made up for calls,
+which begin as OpenAI's do. An id that the model itself gave stays: some templates take back no other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _STRING_VALUE = re.compile(rb"\s*:\s*(%s)" % _STRING, re.DOTALL)
 # as a key only: inside a string the quotes would be escaped
 _THOUGHT = re.compile(rb'"reasoning_content":(%s)' % _STRING, re.DOTALL)
 _TWICE = rb'"reasoning":\1,"reasoning_content":\1'
+_CALLS = b'"tool_calls":['
+_BARE_ID = re.compile(rb'"id":"([A-Za-z0-9]{32})"')
+_OPENAIS_ID = rb'"id":"call_\1"'
 _MODEL = b'"model":'
 _SLOT = b"\\u0000"  # a text that stands for all others
 _IGNORED = (b":", b"event:", b"id:", b"retry:")
@@ -166,6 +170,8 @@ def _renamed(json: bytes, answer: _Answer, wanted: bytes) -> bytes:
     start, end = _place_of(json, bytes(answer.model))
     if end:
         json = json[:start] + wanted + json[end:]
+    if _CALLS in json:
+        json = _BARE_ID.sub(_OPENAIS_ID, json)
     return _THOUGHT.sub(_TWICE, json) if b'"reasoning_content":"' in json else json
 
 

@@ -28,6 +28,7 @@ from llamamgr.wire.neutral import (
     Usage,
 )
 from llamamgr.wire.openai_chat import is_json
+from llamamgr.wire.responses_items import engines_id
 from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.seals import sealed
 
@@ -150,7 +151,7 @@ class Renderer:
         }
         calls = tuple(
             # one that was cut off is no JSON, which no engine would go on from
-            ToolCall(item.call_id, item.name, item.text if is_json(item.text) else "{}", place)
+            ToolCall(engines_id(item.call_id), item.name, item.text if is_json(item.text) else "{}", place)
             for place, item in enumerate(item for item in self._items if item.call_id)
         )
         return Message(

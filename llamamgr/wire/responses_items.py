@@ -19,6 +19,7 @@ from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
 from llamamgr.wire.openai_chat import is_json
 from llamamgr.wire.seals import unsealed
 
+_MODELS_ID = 9
 _ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -91,6 +92,12 @@ def _together(before: Message, turn: Message) -> Message | None:
     return None
 
 
+def engines_id(call_id: str) -> str:
+    """A call's id as the model gave it, where it did: templates of Mistral's take back nothing but their nine characters."""
+    bare = call_id.removeprefix("call_")
+    return bare if len(bare) == _MODELS_ID and bare.isalnum() else call_id
+
+
 class Reading:
     """Reads items; collects the addresses of images that are still to be fetched."""
 
@@ -129,13 +136,13 @@ class Reading:
             raise DialectError(400, f"{where}: a {item.type} needs name and call_id", param=where)
         if not is_json(arguments):
             raise DialectError(400, f"{where}.arguments are no JSON", param=f"{where}.arguments")
-        return Message("assistant", tool_calls=(ToolCall(item.call_id, item.name, arguments),))
+        return Message("assistant", tool_calls=(ToolCall(engines_id(item.call_id), item.name, arguments),))
 
     def _output(self, item: Item, where: str) -> Message:
         if not item.call_id:
             raise DialectError(400, f"{where}.call_id is required", param=f"{where}.call_id")
         plain = _turn("tool", self._parts(item.output, f"{where}.output"))
-        return msgspec.structs.replace(plain, tool_call_id=item.call_id)
+        return msgspec.structs.replace(plain, tool_call_id=engines_id(item.call_id))
 
     def _parts(self, content: str | list[_Part] | None, where: str) -> tuple[Part, ...]:
         if isinstance(content, str):

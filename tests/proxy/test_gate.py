@@ -18,7 +18,7 @@ from llamamgr.proxy.keyring import Keyring
 from llamamgr.proxy.metrics import RouteMetrics
 from llamamgr.proxy.visit import RequestLabel, Visit, begin
 from tests.fakes.fake_llama_server import ENDLESS
-from tests.proxy.conftest import Front, MakeFront
+from tests.proxy.conftest import HI, Front, MakeFront
 
 
 @pytest.mark.parametrize(
@@ -288,3 +288,29 @@ async def test_bytes_that_are_no_http_do_not_disturb_the_next_request(front: Fro
     writer.close()
     async with front.session.get("/") as answer:
         assert await answer.read() == b"Ollama is running"
+
+
+async def test_openais_clients_are_told_how_long_it_took_and_nobody_else(front: Front) -> None:
+    chat = {"model": "tinychat", "messages": HI}
+    for path, body in (
+        ("/v1/chat/completions", chat),
+        ("/v1/chat/completions", {**chat, "stream": True}),
+        ("/v1/responses", {"model": "tinychat", "input": "hi"}),
+        ("/v1/chat/completions", {}),
+    ):
+        async with front.post(path, body) as answer:
+            assert answer.headers["openai-processing-ms"].isdigit()
+            await answer.read()
+    for path in ("/v1/messages", "/api/chat"):
+        async with front.post(path, {**chat, "max_tokens": 5}) as answer:
+            assert "openai-processing-ms" not in answer.headers
+            await answer.read()
+
+
+async def test_events_are_to_be_held_back_by_nobody(front: Front) -> None:
+    chat = {"model": "tinychat", "messages": HI, "stream": True, "max_tokens": 5}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        async with front.post(path, chat) as answer:
+            told = answer.headers
+            assert (told["Cache-Control"], told["X-Accel-Buffering"]) == ("no-cache", "no")
+            await answer.read()

@@ -34,9 +34,12 @@ def relayed(data: bytes, cuts: list[float] | None = None, wanted: str = "x/y:z")
 
 @pytest.mark.parametrize("name", CHATS)
 @given(cuts=CUTS)
-def test_a_real_stream_keeps_every_byte_but_its_model(name: str, cuts: list[float]) -> None:
+def test_a_real_stream_keeps_every_byte_but_its_model_and_the_ids_of_calls(
+    name: str, cuts: list[float]
+) -> None:
     out, relay = relayed(body(name), cuts)
-    assert out == body(name).replace(b'"model":"tinychat"', b'"model":"x/y:z"')
+    assert out.replace(b'"call_', b'"') == body(name).replace(b'"model":"tinychat"', b'"model":"x/y:z"')
+    assert (b'"id":"call_' in out) is (name == "chat-tools")
     assert relay.ended
     assert relay.failed is None
 
@@ -158,3 +161,20 @@ def test_an_answer_that_tells_no_tokens_or_nonsense_counts_none() -> None:
         relay = Relay("x")
         relay.feed(b'data: {"choices":[]%s}\n\n' % told)
         assert relay.usage == Usage()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("9hJaGZo0Dds4vLg5WUZAb20Rhq1JH5cd", "call_9hJaGZo0Dds4vLg5WUZAb20Rhq1JH5cd"),
+        ("abcdef123", "abcdef123"),
+        ("functions.f:0", "functions.f:0"),
+    ],
+)
+def test_an_id_that_the_engine_made_up_begins_as_openais_and_one_of_the_models_stays(
+    given: str, told: str
+) -> None:
+    call = {"id": given, "function": {"name": "f", "arguments": json.dumps({"id": "0" * 32})}}
+    answer = {"id": "chatcmpl-" + "0" * 32, "choices": [{"message": {"tool_calls": [call]}}], "model": "m"}
+    read = json.loads(whole_answer(json.dumps(answer, separators=(",", ":")).encode(), "m"))
+    assert read == {**answer, "choices": [{"message": {"tool_calls": [{**call, "id": told}]}}]}

@@ -413,3 +413,19 @@ def test_base64_in_lines_reaches_the_engine_in_one():
     asked = parsed(input=[{"role": "user", "content": [image, audio]}])
     assert asked.turns[0].parts == (MediaPart("iVBORw0KGgoAAAANSUhEUg=="),) * 2
     engine.chat_call(asked.chat())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("call_abcdef123", "abcdef123"),
+        ("call_abcdef12", "call_abcdef12"),
+        ("call_abc.ef123", "call_abc.ef123"),
+    ],
+)
+def test_an_id_of_the_models_own_comes_back_as_it_gave_it(given: str, told: str) -> None:
+    call, result = turns(
+        {"type": "function_call", "call_id": given, "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": given, "output": "x"},
+    )
+    assert (call.tool_calls[0].id, result.tool_call_id, result.tool_name) == (told, told, "f")
