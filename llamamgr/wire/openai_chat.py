@@ -65,7 +65,6 @@ class _Turn(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     reasoning: Any = None
     tool_calls: list[_Call] | None = None
-    role: str | None = None
     function_call: Any = None
 
 
@@ -123,7 +122,9 @@ def _is_plain(chat: Wire) -> bool:
         return False
     if chat.reasoning_effort is not None or chat.reasoning is not NOTHING:
         return False
-    if chat.functions is not None or chat.logprobs is not NOTHING or b'""' in bytes(chat.stop):
+    if chat.functions is not None or chat.logprobs is not NOTHING:
+        return False
+    if chat.stop is not NOTHING and b'""' in bytes(chat.stop):
         return False
     if chat.modalities is not None or chat.web_search_options is not NOTHING:
         return False
@@ -132,7 +133,7 @@ def _is_plain(chat: Wire) -> bool:
     for turn in chat.messages or ():
         if not isinstance(turn.content, str) or turn.reasoning is not None or turn.tool_calls:
             return False
-        if turn.function_call is not None or turn.role == "function":
+        if turn.function_call is not None:
             return False
     return True
 
@@ -229,7 +230,7 @@ def _tools(chat: Wire) -> tuple[dict[str, Any], Shape]:
 
 def _is_known(turn: _Turn) -> bool:
     """True for a turn in a form that the engine reads."""
-    if isinstance(turn.reasoning, str) or turn.function_call is not None or turn.role == "function":
+    if isinstance(turn.reasoning, str) or turn.function_call is not None:
         return False
     if any(call.type == "custom" for call in turn.tool_calls or ()):
         return False

@@ -148,7 +148,6 @@ CHAT_COMPLETION = Body(
         "stop": _SAMPLING["stop"],
         "modalities": _or_null("array", items={"enum": ["text"]}),
         "web_search_options": {"type": "null"},
-        "Turn.role": {"type": "string"},
         "Turn.function_call": _or_null("object"),
     },
     {
@@ -157,6 +156,7 @@ CHAT_COMPLETION = Body(
         "max_completion_tokens": _or_null("integer", minimum=-1),
         "n": _or_null("integer", minimum=1),
         "parallel_tool_calls": _or_null("boolean"),
+        "Turn.role": {"type": "string"},
         "Turn.name": _or_null("string"),
         "Turn.tool_call_id": _or_null("string"),
         "stream_options": _or_null("object", properties={"include_usage": _or_null("boolean")}),
