@@ -16,6 +16,7 @@ from llamamgr.wire import (
     responses_request,
 )
 from llamamgr.wire.openapi import Body, Schema, ref
+from llamamgr.wire.responses_items import HISTORY_OF_SERVERS
 
 
 def _or_null(kind: str, **more: Any) -> Schema:
@@ -198,7 +199,7 @@ _RESPONSE: dict[str, Schema] = {
     "Item.type": {
         "enum": [
             *("message", "reasoning", "item_reference", "function_call", "function_call_output"),
-            *("custom_tool_call", "custom_tool_call_output", None),
+            *("custom_tool_call", "custom_tool_call_output", *sorted(HISTORY_OF_SERVERS), None),
         ]
     },
     "Item.role": {"enum": ["user", "assistant", "system", "developer", None]},

@@ -20,6 +20,14 @@ from llamamgr.wire.openai_chat import is_json
 from llamamgr.wire.seals import unsealed
 
 _MODELS_ID = 9
+# what only OpenAI's servers did; their answers, which follow it, tell what came of it
+HISTORY_OF_SERVERS = frozenset(
+    {
+        *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"),
+        *("mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response"),
+        *("tool_search_call", "tool_search_output"),
+    }
+)
 _ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -119,6 +127,8 @@ class Reading:
             case "reasoning":
                 thought = _thought(item)
                 return [Message("assistant", thinking=thought)] if thought else []
+            case kind if kind in HISTORY_OF_SERVERS:
+                return []
             case kind:
                 raise DialectError(400, f"items of type {kind!r} are not served", param=f"{where}.type")
 

@@ -82,7 +82,7 @@ def stored(
     for item in given:
         id = item["id"]  # noqa: A001 - the field's name
         if not id or len(id) > _LONGEST_ID or id in seen:
-            id = f"{_PREFIXES[item['type']]}{new_id()}"  # noqa: A001
+            id = f"{_PREFIXES.get(item['type'], 'item_')}{new_id()}"  # noqa: A001
         seen.add(id)
         found.append(Stored(id, msgspec.json.encode({**item, "id": id})))
     return tuple(found)

@@ -18,7 +18,7 @@ from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, Te
 from llamamgr.wire.openai_tools import name_of
 from llamamgr.wire.responses_memory import Memory, Remembered
 from llamamgr.wire.responses_request import ResponseRequest
-from llamamgr.wire.responses_stored import Stored
+from llamamgr.wire.responses_stored import Stored, stored
 from llamamgr.wire.seals import sealed
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -429,3 +429,13 @@ def test_an_id_of_the_models_own_comes_back_as_it_gave_it(given: str, told: str)
         {"type": "function_call_output", "call_id": given, "output": "x"},
     )
     assert (call.tool_calls[0].id, result.tool_call_id, result.tool_name) == (told, told, "f")
+
+
+def test_what_openais_servers_did_is_passed_over_and_what_clients_did_is_not() -> None:
+    asked = {"role": "user", "content": "x"}
+    search: dict[str, Any] = {"type": "web_search_call", "status": "completed", "action": {"query": "y"}}
+    assert turns(search, asked) == (Message("user", "x"),)
+    kept = stored(parsed(input=[search, asked]).items, lambda: "1")
+    assert [json.loads(item.data)["type"] for item in kept] == ["web_search_call", "message"]
+    with pytest.raises(DialectError, match="local_shell_call"):
+        turns({"type": "local_shell_call"}, asked)
