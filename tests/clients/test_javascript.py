@@ -98,7 +98,11 @@ def test_the_openai_client_sees_what_it_did_wrong(start: Start) -> None:
     for case in ("unknown", "unknown_streamed"):
         assert (told[case]["kind"], told[case]["code"]) == ("NotFoundError", "model_not_found")
     assert (told["empty"]["kind"], told["empty"]["param"]) == ("BadRequestError", "messages")
-    assert (told["tool"]["kind"], told["tool"]["status"]) == ("BadRequestError", 400)
+    assert (told["tool"]["kind"], told["tool"]["status"], told["tool"]["param"]) == (
+        "BadRequestError",
+        400,
+        "tools",
+    )
     assert told["long"]["code"] == "context_length_exceeded"
 
 

@@ -120,7 +120,7 @@ await run({
       unknown: await refusal(() => chat.create({ model: 'nope', messages: ask })),
       unknown_streamed: await refusal(() => chat.create({ model: 'nope', messages: ask, stream: true })),
       empty: await refusal(() => chat.create({ model, messages: [] })),
-      tool: await refusal(() => chat.create({ model, messages: ask, tools: [{ type: 'custom', custom: { name: 'x' } }] })),
+      tool: await refusal(() => chat.create({ model, messages: ask, tools: [{ type: 'web_search' }] })),
       long: await refusal(() => chat.create({ model, messages: [{ role: 'user', content: 'a'.repeat(200_000) }] })),
     }
   },
