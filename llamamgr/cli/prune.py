@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def prune(
     """
     from llamamgr.cli.chosen import is_busy
     from llamamgr.cli.output import human_size
+    from llamamgr.core.errors import ConflictError
     from llamamgr.host.paths import Paths
     from llamamgr.instances.pruning import prune as perform
     from llamamgr.instances.pruning import prune_embryos, prune_sources
@@ -29,7 +31,13 @@ def prune(
     busy = is_busy(paths)
     total = 0
     for one in names:
-        pruned = perform(store, one, keep, busy)
+        try:
+            pruned = perform(store, one, keep, busy)
+        except ConflictError as error:
+            if name:
+                raise
+            print(f"{one} stays as it is: {error.what}", file=sys.stderr)
+            continue
         total += pruned.freed
         for build in pruned.removed:
             print(f"{one}: {build} is removed")
@@ -38,5 +46,7 @@ def prune(
     if not name:
         for one in prune_embryos(store):
             print(f"{one}: what an install left that came to nothing is removed")
-        total += prune_sources(store, paths)
+        for source in prune_sources(store, paths):
+            print(f"the source {source.name} is removed")
+            total += source.freed
     print(f"{human_size(total)} freed")

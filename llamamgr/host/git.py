@@ -20,6 +20,8 @@ from llamamgr.host.processes import Outcome, capture, stream
 REACH_TIMEOUT = 10.0  # seconds for a server to say what its HEAD is
 _LOCAL_TIMEOUT = 120.0
 _BUILD_TAG = re.compile(r"b(\d+)\Z")
+_REF = re.compile(r"refs/(tags|heads)/(.+)")
+_KINDS = {"tags": "tag", "heads": "branch"}
 _DESCRIBED = re.compile(r"b(\d+)-(\d+)-g[0-9a-f]+\s*\Z")
 _ADDRESS = re.compile(
     r"unable to access '[^']*': "
@@ -96,10 +98,7 @@ def find_commit(mirror: Path, ref: str = "") -> Commit:
         )
         if outcome.succeeded:
             return _commit(mirror, outcome.output.split()[0])
-    raise NotFoundError(
-        f"the repository has no tag, branch or commit {ref or 'HEAD'!r}",
-        "tags are bNNNN or vX.Y.Z, the newest is master",
-    )
+    raise _no_such(mirror, ref)
 
 
 def add_worktree(
@@ -115,6 +114,24 @@ def add_worktree(
     modules = folder / ".gitmodules"
     if modules.is_file() and modules.stat().st_size:
         _remote(["git", "-C", str(folder), "submodule", "update", "--init", "--recursive"], url, on_line)
+
+
+def is_in_use(mirror: Path) -> bool:
+    """Whether some work tree that ``mirror`` gave is still there: a build, or a bisect, is at work in it."""
+    return any(
+        Path(record.read_text("utf-8", "replace").strip()).exists()
+        for record in mirror.glob("worktrees/*/gitdir")
+    )
+
+
+def origin(mirror: Path) -> str:
+    """The address that ``mirror`` is one of; "" when it does not say."""
+    outcome = capture(
+        ["git", "-C", str(mirror), "config", "--get", "remote.origin.url"],
+        timeout=_LOCAL_TIMEOUT,
+        env=_environment(),
+    )
+    return outcome.output.strip() if outcome.succeeded else ""
 
 
 def describe(folder: Path) -> Commit | None:
@@ -135,6 +152,18 @@ def describe(folder: Path) -> Commit | None:
     commit = _commit(folder, head.output.split()[0])
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no").output.strip()
     return Commit(commit.hash, f"{commit.short}-dirty" if changed else commit.short, commit.number)
+
+
+def _no_such(mirror: Path, ref: str) -> NotFoundError:
+    """In the words of who asked: ``refs/tags/b1`` is the tag b1. The hint names the newest that there is of its kind."""
+    match = _REF.match(ref)
+    kind, name = (_KINDS[match[1]], match[2]) if match else ("tag, branch or commit", ref or "HEAD")
+    folder, what = ("refs/heads", "branches") if kind == "branch" else ("refs/tags", "tags")
+    words = ("for-each-ref", "--format=%(refname:lstrip=2)", "--sort=-creatordate", "--count=3", folder)
+    newest = ", ".join(_git(mirror, *words).output.split())
+    return NotFoundError(
+        f"{origin(mirror) or mirror} has no {kind} {name!r}", f"its newest {what}: {newest or 'none'}"
+    )
 
 
 def _commit(repository: Path, full: str) -> Commit:

@@ -1,8 +1,15 @@
-"""Which programs below a folder are running, whoever started them."""
+"""Which processes are there: by id, and by the folder that their program lies in, whoever started them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, of whomever."""
+    import psutil
+
+    return psutil.pid_exists(pid)
 
 
 def processes_in(folder: Path) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import msgspec
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import ConflictError, InvalidNameError
+from llamamgr.host import git
 from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.host.running import processes_in
@@ -57,19 +58,24 @@ def prune(store: Store, name: str, keep: int, is_busy: IsBusy = lambda build: Fa
     return Pruned(name, ids, freed, tuple(build.card.id for build in running))
 
 
-def prune_sources(store: Store, paths: Paths) -> int:
-    """Remove the mirrors and source archives that no instance and no build comes from; the bytes that are free now.
+class Discarded(msgspec.Struct, frozen=True):
+    """A source that was removed: the address of a mirror or the name of an archive, and the bytes that are free now."""
 
-    What another process is just reading stays. All of it can be fetched again.
+    name: str
+    freed: int
+
+
+def prune_sources(store: Store, paths: Paths) -> tuple[Discarded, ...]:
+    """Remove the mirrors and source archives that no instance and no build comes from.
+
+    What another process is just reading stays, and a mirror in whose work tree one is building. All of it can be fetched again.
     """
     found, _ = store.instances()
     used = [i.spec.source for i in found] + [build.card.source for i in found for build in i.builds]
     wanted = {path for source in used for path in kept_sources(source, paths)}
-    freed = 0
-    for path in [*sources_of(paths).glob("*.git"), *archives_of(paths).glob("*.tar.gz")]:
-        if path not in wanted:
-            freed += _discard_source(path)
-    return freed
+    there = [*sources_of(paths).glob("*.git"), *archives_of(paths).glob("*.tar.gz")]
+    gone = (_discard_source(path) for path in sorted(there) if path not in wanted)
+    return tuple(one for one in gone if one is not None)
 
 
 def prune_embryos(store: Store) -> tuple[str, ...]:
@@ -82,16 +88,19 @@ def prune_embryos(store: Store) -> tuple[str, ...]:
     return tuple(removed)
 
 
-def _discard_source(path: Path) -> int:
+def _discard_source(path: Path) -> Discarded | None:
     aside = path.with_name(f".removed-{path.name}")
     try:
         with locked(path.with_suffix(".lock"), f"the source {path.name}"):
+            if path.is_dir() and git.is_in_use(path):
+                return None
             path.rename(aside)
     except ConflictError:
-        return 0
+        return None
+    name = git.origin(aside) if aside.is_dir() else path.name
     freed = size_of(aside) if aside.is_dir() else aside.stat().st_size
     shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
-    return freed
+    return Discarded(name or path.name, freed)
 
 
 def uninstall(store: Store, name: str, is_busy: IsBusy = lambda build: False) -> int:

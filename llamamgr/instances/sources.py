@@ -151,6 +151,8 @@ def unfold(found: Found, paths: Paths, scratch: Path, log: Say = lambda line: No
             url = found.source.location
             mirror = mirror_of(url, paths)
             with _mirror_lock(url, paths):
+                if not mirror.is_dir():  # pruned since it was looked into
+                    git.update_mirror(url, mirror, log)
                 git.add_worktree(mirror, found.hash, folder, url, log)
         case "package":
             name = found.source.location

@@ -32,6 +32,7 @@ from llamamgr.core.errors import ConfigError, InvalidNameError, MissingToolError
 from llamamgr.core.names import parse_instance_name
 from llamamgr.host.files import locked, read_toml, write_atomic
 from llamamgr.host.paths import Paths
+from llamamgr.host.running import is_alive
 from llamamgr.instances.ledger import Event, Ledger, Why, read_ledger, write_ledger
 
 _SCRATCH = ".scratch-"
@@ -204,6 +205,8 @@ class Store:
 
     def _instead(self, name: str) -> str:
         if name in self.embryos():
+            if _is_at_work(self.root / name):
+                return "its first install is under way; wait for it to finish"
             return "a first install of it came to nothing; `llamamgr prune` removes what that left"
         names = [instance.spec.name for instance in self.instances()[0]]
         return (
@@ -342,6 +345,12 @@ def sweep(folder: Path) -> None:
 def _is_embryo(folder: Path) -> bool:
     """Nothing was published here yet: a first install is at work, or failed and left its log."""
     return folder.is_dir() and not (folder / "instance.toml").exists() and not (folder / "builds").exists()
+
+
+def _is_at_work(folder: Path) -> bool:
+    """Somebody who is alive has a scratch folder there."""
+    owners = (left.name.removeprefix(_SCRATCH) for left in folder.glob(f"{_SCRATCH}*"))
+    return any(owner.isdecimal() and is_alive(int(owner)) for owner in owners)
 
 
 def _remove_when_empty(folder: Path) -> None:

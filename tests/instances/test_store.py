@@ -198,3 +198,12 @@ def test_an_interrupted_first_install_leaves_nothing_and_a_failed_one_its_log(st
             raise fault
         assert (store.root / "new").exists() == (fault is OSError)
     assert store.embryos() == ("new",)
+    with pytest.raises(NotFoundError) as failed:
+        store.instance("new")
+    assert "came to nothing" in failed.value.hint
+
+
+def test_a_first_install_that_is_at_work_is_not_told_as_one_that_failed(store):
+    with store.changing("new"), pytest.raises(NotFoundError) as failed:
+        store.instance("new")
+    assert "under way" in failed.value.hint
