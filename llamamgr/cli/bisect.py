@@ -122,11 +122,10 @@ def _spec(name: str, paths: Paths) -> InstanceSpec:
 
 def _means(asked: Asked, spec: InstanceSpec) -> Means:
     """How to build: as the instance ``spec`` is built, but for what was said."""
-    import shlex
-
+    from llamamgr.cli.sources import cmake_words
     from llamamgr.instances.bisect import Means
 
-    extra = tuple(word for text in asked.cmake_args or [] for word in shlex.split(text))
+    extra = cmake_words(asked.cmake_args) or ()
     return Means(
         msgspec.structs.replace(spec, arch=asked.arch or spec.arch, cmake_args=(*spec.cmake_args, *extra)),
         asked.parallel,

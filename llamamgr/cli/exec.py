@@ -31,10 +31,13 @@ def execute(
     Without a tool, lists those that the instance has. `llamamgr llama-bench …` is short for the instance that commands use.
     """
     build = _build(name)
-    if not tool:
+    words = (
+        list(ctx.args) if tool in ("", "--") else [tool, *ctx.args]
+    )  # `exec NAME -- TOOL` is what habit types
+    if not words:
         print("\n".join(tools_of(build)))
         return
-    become(build, tool, ctx.args)
+    become(build, words[0], words[1:])
 
 
 execute.context_settings = context_settings  # type: ignore[attr-defined]

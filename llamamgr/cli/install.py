@@ -29,32 +29,33 @@ class Asked(msgspec.Struct, frozen=True):
         typer.Option(metavar="ARCH", help="auto, or one that `llamamgr recipes` lists. [new instance: auto]"),
     ] = ""
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SOURCE",
             help="git:URL[@ref], a URL, @ref, dir:PATH or package[:NAME][@VERSION]. "
             "[new instance: the official repository, else package]",
         ),
-    ] = ""
+    ] = None
     repo_url: Annotated[
-        str, typer.Option("--repo-url", "-r", metavar="URL", help="A git repository: a fork, a mirror.")
-    ] = ""
-    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch.")] = ""
-    tag: Annotated[str, typer.Option(help="Take this tag.")] = ""
-    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit.")] = ""
+        str | None,
+        typer.Option("--repo-url", "-r", metavar="URL", help="A git repository: a fork, a mirror."),
+    ] = None
+    branch: Annotated[str | None, typer.Option("--branch", "-b", help="Follow this branch.")] = None
+    tag: Annotated[str | None, typer.Option(help="Take this tag.")] = None
+    commit: Annotated[str | None, typer.Option(metavar="HASH", help="Take this commit.")] = None
     version: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="bNNNN", help="Take this version, whatever the source."),
-    ] = ""
+    ] = None
     prebuilt: Annotated[
         bool, typer.Option("--prebuilt", help="Take an official release archive; build nothing.")
     ] = False
     release_index: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="URL", help="Where releases are listed. [LLAMAMGR_RELEASES, else the official index]"
         ),
-    ] = ""
+    ] = None
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
     ] = 0
@@ -68,8 +69,12 @@ class Asked(msgspec.Struct, frozen=True):
         ),
     ] = None
     gpu_targets: Annotated[
-        str, typer.Option(metavar="LIST", help="GPU generations to build for: 86;89, gfx1100.")
-    ] = ""
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="GPU generations to build for: 86;89, gfx1100. '' = what is in the machine again.",
+        ),
+    ] = None
     rpc: Annotated[bool | None, typer.Option("--rpc/--no-rpc", help="Build the RPC server too.")] = None
     pull_only: Annotated[bool, typer.Option("--pull-only", help="Fetch the source and stop there.")] = False
     update_only: Annotated[
@@ -103,16 +108,37 @@ def install(asked: Asked) -> None:
     from llamamgr.cli.update import update_one
     from llamamgr.host.paths import Paths
 
+    _refuse_contradictions(asked)
     wish = _wish(asked)
     paths = Paths.of_environment()
     if asked.dry_run:
-        _print_plan(wish, paths)
+        _print_plan(wish, paths, asked.pull_only)
     elif asked.pull_only:
         _pull(wish, paths)
     elif asked.update_only:
         print(update_one(wish, paths).text)
     else:
         _install(wish, paths)
+
+
+def _refuse_contradictions(asked: Asked) -> None:
+    """What would be passed over in silence is refused."""
+    from llamamgr.core.errors import UsageError
+
+    if asked.pull_only and asked.update_only:
+        raise UsageError("--pull-only and --update-only exclude each other", "leave one of them out")
+    of_builds = {
+        "--cmake-args": asked.cmake_args,
+        "--gpu-targets": asked.gpu_targets,
+        "--rpc": asked.rpc,
+        "--pull-only": asked.pull_only,
+    }
+    wrong = [option for option, value in of_builds.items() if value and asked.prebuilt]
+    if wrong:
+        raise UsageError(
+            f"{' and '.join(wrong)} is for builds, and --prebuilt builds nothing",
+            "leave it out, or build: leave --prebuilt out",
+        )
 
 
 def _wish(asked: Asked) -> Wish:
@@ -170,10 +196,14 @@ def _without_pull_only(typed: list[str]) -> str:
     return shlex.join(["llamamgr", *(word for word in typed if word != "--pull-only")])
 
 
-def _print_plan(wish: Wish, paths: Paths) -> None:
+def _print_plan(wish: Wish, paths: Paths, pull_only: bool) -> None:
     from llamamgr.instances.planned import planned
 
-    for title, lines in planned(wish, paths):
+    sections = planned(wish, paths)
+    if pull_only:
+        told = ("source", "arch")
+        sections = (*(s for s in sections if s[0] in told), ("to do", ("fetch the source, build nothing",)))
+    for title, lines in sections:
         for number, line in enumerate(lines or ("none",)):
             print(f"{title if number == 0 else '':<10} {line}")
 

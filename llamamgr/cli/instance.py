@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def instance(
         print(json.dumps(document(found) | {"chosen_by": choice.rule}, indent=2))
         return
     for title, text in _lines(found, choice):
-        print(f"{title:<10} {text}".rstrip())
+        print(f"{title:<11} {text}".rstrip())
 
 
 def _full_name(paths: Paths, model: str) -> str:
@@ -85,7 +86,7 @@ def _wishes(spec: InstanceSpec) -> list[tuple[str, str]]:
     ]
     if kind not in ("linked", "prebuilt"):
         wishes += [
-            ("cmake_args", " ".join(spec.cmake_args) or "none", "default"),
+            ("cmake_args", shlex.join(spec.cmake_args) or "none", "default"),
             ("gpu_targets", spec.gpu_targets or "what is in the machine", "default"),
             ("rpc", "yes" if spec.rpc else "no", "default"),
         ]
@@ -116,7 +117,7 @@ def _build(found: Instance, build: Build) -> list[tuple[str, str]]:
         ),
     ]
     if card.cmake_args:
-        lines.append(("  cmake", " ".join(card.cmake_args)))
+        lines.append(("  cmake", shlex.join(card.cmake_args)))
     if card.capability:
         lines.append(("  tools", " ".join(card.capability.tools)))
         lines += [("  device", device) for device in card.capability.devices]

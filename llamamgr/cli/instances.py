@@ -109,7 +109,8 @@ def age(seconds: float) -> str:
         if seconds >= length:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''}"
-    return f"{max(0, int(seconds))} seconds"
+    left = max(0, int(seconds))
+    return f"{left} second{'s' if left != 1 else ''}"
 
 
 def _rows(instance: Instance, now: float) -> list[tuple[str, ...]]:

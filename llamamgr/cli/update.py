@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
+    from llamamgr.core.cards import Build
     from llamamgr.host.paths import Paths
     from llamamgr.instances.updating import Updated
     from llamamgr.instances.wishes import Wish
@@ -30,10 +32,14 @@ def update(
         bool,
         typer.Option("--restart", help="Unload its models, so that they start from the new build at once."),
     ] = False,
-    branch: Annotated[str, typer.Option("--branch", "-b", help="Follow this branch from now on.")] = "",
-    tag: Annotated[str, typer.Option(help="Take this tag from now on.")] = "",
-    commit: Annotated[str, typer.Option(metavar="HASH", help="Take this commit from now on.")] = "",
-    version: Annotated[str, typer.Option(metavar="bNNNN", help="Take this version from now on.")] = "",
+    branch: Annotated[
+        str | None, typer.Option("--branch", "-b", help="Follow this branch from now on.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Take this tag from now on.")] = None,
+    commit: Annotated[str | None, typer.Option(metavar="HASH", help="Take this commit from now on.")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="bNNNN", help="Take this version from now on.")
+    ] = None,
     parallel: Annotated[
         int, typer.Option("--parallel", "-j", min=0, help="Compilers at once. [as CPUs and memory allow]")
     ] = 0,
@@ -53,6 +59,8 @@ def update(
     paths = Paths.of_environment()
     failures: list[LlamamgrError] = []
     names = _all(paths) if every else (name or _chosen(paths),)
+    if not names:
+        print("there is no instance to update; `llamamgr install` makes one", file=sys.stderr)
     for one in names:
         try:
             done = update_one(Wish(instance=one, aim=aim, jobs=parallel), paths)
@@ -96,7 +104,21 @@ def _text(done: Updated) -> str:
                 f"{done.name}: stays at {what}; the newest, {done.mark.build}, proved bad: {done.mark.reason.splitlines()[0]}\n"
                 f"hint: `llamamgr install --instance {done.name} --reinstall` builds it again"
             )
+    fixed = _fixed_to(done.build)
+    if done.outcome == "newest" and fixed:
+        return (
+            f"{done.name}: {what} is what it is fixed to ({fixed});"
+            f" `llamamgr update {done.name} --branch NAME` follows a branch from now on"
+        )
     return f"{done.name}: {what} is the newest already"
+
+
+def _fixed_to(build: Build | None) -> str:
+    """The tag or commit that the source of ``build`` names; "" where an update may bring another."""
+    ref = build.card.source.ref if build and build.card.source.kind == "git" else ""
+    if ref.startswith("refs/tags/"):
+        return f"tag {ref.removeprefix('refs/tags/')}"
+    return f"commit {ref}" if re.fullmatch(r"[0-9a-f]{4,40}", ref) else ""
 
 
 def _all(paths: Paths) -> tuple[str, ...]:

@@ -47,12 +47,8 @@ Verdict = Literal["good", "bad", "skipped"]
 _SKIP = 125  # as `git bisect run` has it
 _HIGHEST_BAD = 127
 _BUILD_NUMBER = re.compile(r"b(\d+)\Z")
-_AWAY = (
-    0.0,
-    0.25,
-    0.5,
-    0.1,
-)  # where to look in the range, best halving first, after so many commits that could not be tested
+# where to look in the range, best halving first, after so many commits that could not be tested
+_AWAY = (0.0, 0.25, 0.5, 0.1)
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -182,13 +178,19 @@ def bisect(wanted: Range, means: Means, test: Test | Benchmark, paths: Paths, te
     Raises ``UsageError`` for such a range, ``NotFoundError`` for unknown ends, ``ConflictError`` when another search runs, and
     what a build raises that is not a matter of the commit (``MissingToolError``, ``DiskFullError``).
     """
-    recipe = build_plan(recipe_for(paths, means.spec.arch), means.spec.gpu_targets).recipe
-    require(recipe, git_needed=True)
+    asked = recipe_for(paths, means.spec.arch)
+    require(asked, git_needed=True)  # first: it names all that is missing at once
+    recipe = build_plan(asked, means.spec.gpu_targets).recipe
     tell(Stage("getting the history"))
     mirror = mirror_of(wanted.url, paths)
     good, bad = (_end(wanted.url, name, mirror, paths, tell) for name in (wanted.good, wanted.bad))
-    if good.hash == bad.hash or not git_history.is_ancestor(mirror, good.hash, bad.hash):
-        turned = git_history.is_ancestor(mirror, bad.hash, good.hash) and good.hash != bad.hash
+    if good.hash == bad.hash:
+        raise UsageError(
+            f"{wanted.good} and {wanted.bad} are one commit, {good.short}",
+            "name two commits of one line of history",
+        )
+    if not git_history.is_ancestor(mirror, good.hash, bad.hash):
+        turned = git_history.is_ancestor(mirror, bad.hash, good.hash)
         raise UsageError(
             f"{wanted.bad} does not descend from {wanted.good}",
             "--good must be the older one" if turned else "name two commits of one line of history",
@@ -226,7 +228,7 @@ class _Search:
                 break
             untestable = sum(commit in skipped for commit in left)
             commit = git.find_commit(self._mirror, choice[int(len(choice) * _AWAY[untestable % len(_AWAY)])])
-            tested = self._try(commit, f"{len(left)} commits left, about {_steps(len(left))} steps")
+            tested = self._try(commit, _left(len(left)))
             if tested.outcome.verdict == "good":
                 known_good.append(commit.hash)
             elif tested.outcome.verdict == "bad":
@@ -256,15 +258,17 @@ class _Search:
     ) -> None:
         """What the answer rests on must have been tested: an end too, where all between turned out alike."""
         if first_bad.hash == bad.hash and bad.hash not in self._tested:
-            verdict = self._try(bad, "the bad end").outcome.verdict
-            if verdict != "bad":
-                raise UsageError(f"{bad.short} is not bad but {verdict}", "name a later commit with --bad")
+            self._require_end(bad, "bad", "name a later commit with --bad")
         if len(known_good) == 1 and good.hash not in self._tested:
-            verdict = self._try(good, "the good end").outcome.verdict
-            if verdict != "good":
-                raise UsageError(
-                    f"{good.short} is not good but {verdict}", "name an earlier commit with --good"
-                )
+            self._require_end(good, "good", "name an earlier commit with --good")
+
+    def _require_end(self, end: git.Commit, claimed: Verdict, advice: str) -> None:
+        outcome = self._try(end, f"the {claimed} end").outcome
+        name = f"b{end.number} ({end.short})"
+        if outcome.verdict == "skipped":
+            raise UsageError(f"{name}, the {claimed} end, cannot be tested: {outcome.note}", advice)
+        if outcome.verdict != claimed:
+            raise UsageError(f"{name} is not {claimed} but {outcome.verdict}: {outcome.note}", advice)
 
     def _try(self, commit: git.Commit, left: str) -> Tested:
         """Build and test one commit; one that cannot be built is skipped."""
@@ -358,8 +362,10 @@ def _noting(tell: Tell) -> Callable[[str], None]:
     return lambda line: tell(Stage(note=line))
 
 
-def _steps(left: int) -> int:
-    return max(1, math.ceil(math.log2(left))) if left > 1 else 1
+def _left(commits: int) -> str:
+    steps = max(1, math.ceil(math.log2(commits)))
+    told = f"{commits} commit{'s' if commits != 1 else ''} left"
+    return f"{told}, about {steps} step{'s' if steps != 1 else ''}"
 
 
 @contextlib.contextmanager

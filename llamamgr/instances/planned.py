@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from llamamgr.core.cards import InstanceSpec, Source
-from llamamgr.core.errors import LlamamgrError, MissingToolError
-from llamamgr.core.recipe import Recipe
+from llamamgr.core.errors import LlamamgrError
+from llamamgr.core.recipe import Recipe, parse_targets
 from llamamgr.host.compilers import parallel_jobs
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import RPC_TARGETS, TARGETS, Order, configure_command
@@ -17,6 +17,7 @@ from llamamgr.instances.recipes import choose
 from llamamgr.instances.sources import Tree, described
 from llamamgr.instances.store import Instance, Store
 from llamamgr.instances.tools import BuildTools
+from llamamgr.instances.updating import existing
 from llamamgr.instances.wishes import Wish, already, merged
 
 _STAMPS = ("-DLLAMA_BUILD_NUMBER", "-DLLAMA_BUILD_COMMIT")
@@ -31,16 +32,22 @@ def planned(wish: Wish, paths: Paths) -> tuple[Section, ...]:
     Raises as ``install`` for a wish that makes no sense; a missing toolkit is part of the plan.
     """
     store = Store(paths)
-    former = next((i for i in store.instances()[0] if i.spec.name == wish.instance), None)
+    there = store.instances()[0]
+    former = next((i for i in there if i.spec.name == wish.instance), None)
+    if wish.fresh and former is None:
+        existing(store, wish.instance)
     spec = merged(former.spec if former else None, wish, paths)
     choice = choose(paths, wish.arch or (former.spec.arch if former else "auto"))
+    why = choice.why if wish.arch or former is None else "as the instance has it"
     folder = str(paths.instances / spec.name / "builds")
     ready = None if wish.reinstall or wish.fresh else already(former, spec, wish)
     lines: list[Section] = [
         ("instance", (f"{spec.name} ({_state(former)})",)),
         ("source", (_source(spec.source),)),
-        ("arch", (f"{spec.arch}: {choice.why}", *choice.passed_over)),
+        ("arch", (f"{spec.arch}: {why}", *choice.passed_over)),
     ]
+    if wish.fresh and former is not None and spec.pinned:
+        return (*lines, ("to do", ("nothing: the instance is pinned",)))
     if ready is not None:
         return (*lines, ("to do", (f"nothing: {ready.card.id} is what is wanted, and current",)))
     if spec.source is None or spec.source.kind != "prebuilt":
@@ -61,21 +68,28 @@ def _source(source: Source | None) -> str:
     return described(source)
 
 
-def _build(spec: InstanceSpec, recipe: Recipe, wish: Wish) -> list[Section]:
-    missing: tuple[str, ...] = ()
+def _filled(recipe: Recipe, spec: InstanceSpec) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with all filled in that can be known here, and what is missing for the rest."""
+    asked = recipe.for_targets(parse_targets(recipe, spec.gpu_targets))
     try:
         require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
-        recipe = build_plan(recipe, spec.gpu_targets).recipe
-    except (MissingToolError, LlamamgrError) as error:
-        missing = tuple(str(error).splitlines())
+        return build_plan(recipe, spec.gpu_targets).recipe, ()
+    except LlamamgrError as error:
+        return asked, tuple(str(error).splitlines())
+
+
+def _build(spec: InstanceSpec, recipe: Recipe, wish: Wish) -> list[Section]:
+    recipe, missing = _filled(recipe, spec)
     order = Order((*recipe.cmake_arguments(), *spec.cmake_args), spec.rpc, wish.jobs or parallel_jobs())
     folder = Path(spec.source.location) if spec.source and spec.source.kind == "directory" else Path("SOURCE")
     argv = configure_command(
         Tree(folder, Source("git"), 0, ""), order, BuildTools("cmake", "ninja"), Path("BUILD")
     )
     shown = [word for word in argv[1:] if not word.startswith((*_STAMPS, *_PLACES))]
+    places, rest = shown[:6], shown[6:]
     sections: list[Section] = [("missing", missing)] if missing else []
-    sections.append(("cmake", (*shown, "and the number and commit of the source, which are stamped in")))
+    stamped = "and the number and commit of the source, which are stamped in"
+    sections.append(("cmake", (" ".join(places), *rest, stamped)))
     if recipe.build_env:
         sections.append(("with", tuple(f"{key}={value}" for key, value in recipe.build_env.items())))
     targets = (*TARGETS, *(RPC_TARGETS[:1] if spec.rpc else ()))

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from llamamgr.core.cards import Build
-from llamamgr.core.errors import NotFoundError
+from llamamgr.core.errors import NotFoundError, UsageError
 from llamamgr.host import package_index
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import Report
@@ -60,6 +60,11 @@ def pull(
     store = Store(paths)
     there = {instance.spec.name: instance.spec for instance in store.instances()[0]}
     spec = merged(there.get(wish.instance), wish, paths)
+    if spec.source is not None and spec.source.kind == "prebuilt":
+        raise UsageError(
+            f"instance {wish.instance!r} takes release archives, which have no source to fetch",
+            "leave --pull-only out, or name a source: --repo-url URL",
+        )
     found, _ = locate(spec.source, recipe_for(paths, spec.arch), paths, say, log)
     if found.source.kind == "package":
         package_index.download_source(found.source.location, found.source.ref, paths.cache / "packages", log)

@@ -21,7 +21,8 @@ from llamamgr.instances.store import Instance
 class Wish(msgspec.Struct, frozen=True):
     """What somebody asked for; None and "" leave a matter as it is, or to the default of a new instance.
 
-    ``aim`` names a version of the source. ``cmake_args`` come on top of the instance's own; an empty tuple clears those.
+    ``aim`` names a version of the source. ``cmake_args`` come on top of the instance's own; an empty tuple clears those, and ""
+    the ``gpu_targets``.
     ``fresh``: build from the newest that the source has, if that is not what is current; ``reinstall``: build in any case.
     ``verify``: the self-test decides; without it a build that can say its options becomes current as it is.
     """
@@ -30,7 +31,7 @@ class Wish(msgspec.Struct, frozen=True):
     arch: str = ""
     source: Source | None = None
     cmake_args: tuple[str, ...] | None = None
-    gpu_targets: str = ""
+    gpu_targets: str | None = None
     rpc: bool | None = None
     jobs: int = 0
     reinstall: bool = False
@@ -44,7 +45,8 @@ def merged(former: InstanceSpec | None, wish: Wish, paths: Paths) -> InstanceSpe
     """What the instance shall be: the wish where it says something, else as it was, else the defaults."""
     old = former or InstanceSpec(wish.instance, arch="auto", created=time.time())
     recipe = recipe_for(paths, wish.arch or old.arch)
-    targets = wish.gpu_targets or (old.gpu_targets if recipe.name == old.arch else "")  # they are of one arch
+    former_targets = old.gpu_targets if recipe.name == old.arch else ""  # they are of one arch
+    targets = former_targets if wish.gpu_targets is None else wish.gpu_targets
     source = wish.source if wish.source is not None else old.source
     return InstanceSpec(
         name=wish.instance,

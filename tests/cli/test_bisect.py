@@ -39,6 +39,7 @@ def test_the_guilty_commit_is_named_with_the_figures_on_stdout_and_the_steps_on_
         (("--bench", "xx"), 2, "measures nothing"),
         (("--bench", "tg", "--drop", "ten"), 2, "is no drop"),
         ((), 2, "nothing to test with"),
+        (("--cmake-args", "'-DX", "--", "true"), 2, "--cmake-args: No closing quotation"),
         (("--", "/nowhere/program"), 7, "no program"),
         (("--instance", "nothing", "--", "true"), 4, "there is no instance"),
         (("--arch", "cpu", "--repo", "file:///nowhere", "--", "true"), 6, "cannot get llama.cpp"),
@@ -48,3 +49,14 @@ def test_every_refusal_has_its_status_and_a_hint(words, status, tells):
     done = llamamgr("bisect", "--good", "b1", "--bad", "b2", *words)
     assert done.returncode == status, done.stderr
     assert tells in done.stderr and "hint: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_that_an_arch_lacks_is_told_before_any_of_its_programs_is_asked(own_home):
+    recipes = own_home / "config" / "recipes"
+    recipes.mkdir(parents=True)
+    (recipes / "abacus.toml").write_text(
+        'title = "Abacus"\npriority = -1\n[build_env]\nBEADS = "$(beads-config)"\n'
+        '[[requires]]\nreason = "beads"\nfiles = ["/no/beads"]\n[[requires]]\nreason = "wire"\nfiles = ["/no/wire"]\n'
+    )
+    done = llamamgr("bisect", "--good", "b1", "--bad", "b2", "--arch", "abacus", "--", "true")
+    assert done.returncode == 7 and "a build for Abacus needs what is not here: beads, wire" in done.stderr

@@ -42,7 +42,7 @@ def test_values_that_begin_with_a_dash_and_several_in_one_string_reach_cmake(own
         *RIGHT,
         "--cmake-args",
         "-DONE=1 '-DTWO=a b'",
-        "--cmake-args=-DTHREE=3",
+        "--cmake-args=-D THREE=3",
     )
     assert done.returncode == 0, done.stderr
     text = (own_home / "data" / "instances" / "default" / "instance.toml").read_text()

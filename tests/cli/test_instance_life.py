@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from llamamgr.core.cards import Source
 from llamamgr.host.paths import Paths
 from llamamgr.instances import switching
 from llamamgr.instances.store import Store
@@ -59,7 +60,8 @@ def test_from_a_fork_at_a_tag_to_the_newest_and_back_again(repository, store):
     url = repository.as_uri()
     made = good("install", "--repo-url", url, "--tag", "b101", "--arch", "cpu", "-j", "1")
     assert "b101" in made and "verified on the CPU" in made
-    assert "b101" in good("update")  # fixed to that tag
+    told = good("update")
+    assert "b101" in told and "fixed to (tag b101)" in told and "update default --branch" in told
     assert "before it b101" in good("update", "--branch", "master")
     assert "newest already" in good("install", "--update-only")
     (repository / "n").write_text("3")
@@ -104,6 +106,21 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(own_home):
     ):
         assert part in told, told
     assert "3 at once" in told and list(own_home.iterdir()) == []
+    words = ("install", "--dry-run", "--arch", "rocm", "--gpu-targets", "gfx1100,gfx1201")
+    assert "-DGPU_TARGETS=gfx1100;gfx1201" in good(*words)  # with ROCm and without
+    pulled = good("install", "--dry-run", "--pull-only")
+    assert "build nothing" in pulled and "cmake" not in pulled
+
+
+def test_an_update_of_no_instance_says_so():
+    done = llamamgr("update", "--all")
+    assert done.returncode == 0 and "no instance to update" in done.stderr
+
+
+def test_what_is_asked_of_sources_is_no_matter_of_release_archives(store):
+    publish(store, "default", "b1", source=Source("prebuilt", "http://127.0.0.1:9", ""))
+    done = llamamgr("install", "--pull-only")
+    assert done.returncode == 2 and "no source to fetch" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,7 +134,26 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(own_home):
         ),
         (("install", "--release-index", "http://127.0.0.1:9"), 2, "only for --prebuilt"),
         (("install", "--cmake-args", "'-DX"), 2, "--cmake-args"),
+        (
+            ("install", "--cmake-args", "DGGML_BLAS=ON"),
+            2,
+            "no option of CMake\nhint: such as '-DGGML_BLAS=ON'",
+        ),
+        (("install", "--cmake-args", "-DX=1 -B/tmp/x"), 2, "'-B/tmp/x' is not for you to say"),
+        (("install", "--cmake-args", "-DX=1 -D"), 2, "-D lacks its value"),
+        (("install", "--tag", ""), 2, "--tag is empty"),
+        (("install", "--tag", "", "--branch", "b"), 2, "--branch and --tag exclude each other"),
+        (("install", "--repo-url", " "), 2, "--repo-url is empty"),
+        (("update", "--version", ""), 2, "--version is empty"),
+        (("install", "--prebuilt", "--cmake-args", "-DX=1"), 2, "--cmake-args is for builds"),
+        (("install", "--prebuilt", "--pull-only"), 2, "--pull-only is for builds"),
+        (("install", "--pull-only", "--update-only"), 2, "exclude each other"),
         (("install", "--update-only"), 4, "Instance default is not installed, nothing to update."),
+        (
+            ("install", "--update-only", "--dry-run"),
+            4,
+            "Instance default is not installed, nothing to update.",
+        ),
         (
             ("install", "--prebuilt", "--arch", "cpu", "--release-index", "http://127.0.0.1:9"),
             6,
@@ -179,7 +215,7 @@ def test_the_table_tells_what_is_pinned_bad_and_fallen_back_to(store):
     assert "fell back from b2: crashed 3 times in its first minute; pinned" in rows[2] and " * " in rows[2]
     assert rows[3].startswith("other")
     told = good("instance", "show", "default")
-    assert "pinned     yes" in told and "fallback" in told
+    assert "pinned      yes" in told and "fallback" in told
     assert "pinned, stays at" in good("update") and "may be updated again" in good("unpin", "default")
     assert "was not pinned" in good("unpin", "default")
 
@@ -227,7 +263,12 @@ def with_a_tool(store) -> Path:
 
 
 def test_a_tool_gets_its_arguments_as_they_are_and_nothing_leaks_in(with_a_tool):
-    for words in (("exec", "default", "llama-tell"), ("exec", "default", "tell"), ("llama-tell",)):
+    for words in (
+        ("exec", "default", "llama-tell"),
+        ("exec", "default", "tell"),
+        ("exec", "default", "--", "llama-tell"),
+        ("llama-tell",),
+    ):
         done = llamamgr(*words, "--json", "-x", "a b", "--", "--help", LLAMA_ARG_MODEL="leak")
         assert done.returncode == 3
         assert done.stdout.split("\n")[:6] == ["<--json>", "<-x>", "<a b>", "<-->", "<--help>", "model="]
@@ -237,7 +278,7 @@ def test_a_tool_that_is_not_there_is_answered_with_those_that_are(with_a_tool):
     for words in (("exec", "default", "llama-nope"), ("llama-nope", "-x")):
         done = llamamgr(*words)
         assert done.returncode == 4 and "it has: llama-tell" in done.stderr
-    assert good("exec", "default") == "llama-tell\n"
+    assert good("exec", "default") == good("exec", "default", "--") == "llama-tell\n"
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def test_an_instance_whose_builds_are_gone_still_shows(two_builds, capsys):
     ("seconds", "text"),
     [
         (-5, "0 seconds"),
+        (1.5, "1 second"),
         (59, "59 seconds"),
         (60, "1 minute"),
         (7200, "2 hours"),

@@ -90,7 +90,7 @@ def test_when_what_cannot_be_tested_hides_it_all_suspects_are_named(search):
 
 
 def test_an_end_that_is_not_what_it_is_said_to_be_is_refused_instead_of_blamed(search):
-    with pytest.raises(UsageError, match="is not bad but good"):
+    with pytest.raises(UsageError, match=r"^b3 \(\w+\) is not bad but good: exit status 0"):
         search([Step()] * 3, command_test(QUANTIZE))
 
 
@@ -102,6 +102,16 @@ def test_a_good_end_that_fails_too_is_refused(search):
 def test_without_a_drop_between_the_ends_there_is_nothing_to_search(search):
     with pytest.raises(UsageError, match="no such drop"):
         search([Step(speed=100), Step(speed=50), Step(speed=95)], benchmark())
+
+
+def test_a_bad_end_that_cannot_be_tested_is_told_with_the_reason(search):
+    with pytest.raises(UsageError, match=r"the bad end, cannot be tested: exit status 125"):
+        search([Step(), Step(), Step(status=125)], command_test(QUANTIZE))
+
+
+def test_one_commit_is_no_range(search, tmp_path):
+    with pytest.raises(UsageError, match="b1 and b1 are one commit"):
+        search([Step()] * 2, command_test(QUANTIZE), good="b1", bad="b1")
 
 
 def test_ends_in_the_wrong_order_are_told(search, tmp_path):

@@ -97,6 +97,7 @@ def test_other_gpu_targets_make_a_new_build_and_leave_with_the_arch_they_are_of(
     card = run_install(arch="gpu", gpu_targets="86,89").build.card
     assert "-DFOR_GPUS=86;89" in card.cmake_args and len(store.builds("default")) == 2
     assert not run_install(arch="gpu").is_new
+    assert run_install(gpu_targets="").build.card.cmake_args == ()  # what is in the machine again
     assert run_install(arch="cpu").build.card.cmake_args == ()
 
 
