@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from llamamgr.core.bench_records import Drop, Record
     from llamamgr.core.cards import Build
+    from llamamgr.host.paths import Paths
     from llamamgr.instances.bench import History, Subject
 
 context_settings = {"allow_extra_args": True}
@@ -44,6 +45,8 @@ def bench(
 
     paths = Paths.of_environment()
     store = Store(paths)
+    if svg:  # before the hour that measuring may take
+        _require_place(svg, paths)
     if model.startswith("-"):  # `bench -- -p 64`: the first word behind -- is no model
         ctx.args, model = [model, *ctx.args], "selftest"
     builds = [
@@ -82,6 +85,17 @@ def _measure(
             history.add(records)
             now += records
     return now, former(history.records([build.card.instance for build in builds]), now)
+
+
+def _require_place(svg: str, paths: Paths) -> None:
+    """``UsageError`` for what names no SVG file, ``NotFoundError`` where its folder is not there."""
+    from llamamgr.core.errors import UsageError
+    from llamamgr.host.outputs import require_folder
+
+    path = Path(svg).expanduser()
+    if path.suffix != ".svg" or path.is_dir():
+        raise UsageError(f"{svg} names no SVG file", "end it with .svg, which browsers show")
+    require_folder(path.absolute().parent, "", paths.state)
 
 
 def _draw(path: Path, subject: Subject, records: list[Record]) -> None:

@@ -137,18 +137,20 @@ def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list
     """The converted files that are kept, and the quantised ones."""
     from llamamgr.host.outputs import refuse_existing, require_folder, scratch_beside
     from llamamgr.instances import python_environment
-    from llamamgr.instances.convert import check
+    from llamamgr.instances.convert import check, script_of
     from llamamgr.instances.quantize import Order as Quantizing
     from llamamgr.instances.quantize import quantize
 
     targets = [target for _, target in plan.quants]
     for folder in (plan.folder, *(target.parent for target in targets)):
         require_folder(folder, plan.asked.output, paths.models)
-    if not plan.asked.force:  # what is known now should not fail after an hour
-        for target in [plan.folder / plan.file] * bool(plan.file) + targets:
-            refuse_existing(target)
-    for order in _orders(plan, tell, weights=False):  # an hour's download should not end in a refusal
+    light = _orders(plan, tell, weights=False)
+    for order in light:  # an hour's download should not end in a refusal
         check(order)
+        script_of(build, order.kind)
+    if not plan.asked.force:  # nor an hour's conversion
+        for target in (*targets, *_places(plan, light)):
+            refuse_existing(target)
     orders = _orders(plan, tell, weights=True)
     python = python_environment.ensure(paths, Path(build.root) / "share", tell)
     locks = paths.data / "locks"
@@ -161,17 +163,29 @@ def _carry_out(plan: Plan, build: Build, paths: Paths, tell: Tell) -> tuple[list
         return _revealed(plan, files), made
 
 
+def _places(plan: Plan, orders: list[Order]) -> list[Path]:
+    """Where the converted files that are kept will lie, as far as that is known."""
+    from llamamgr.instances.convert import file_made
+
+    kept = orders if plan.keeps_model else orders[1:]
+    if plan.file:
+        return [plan.folder / (f"mmproj-{plan.file}" if o.kind == "projector" else plan.file) for o in kept]
+    return [plan.folder / name for order in kept if (name := file_made(order))]
+
+
 def _converted(
     plan: Plan, orders: list[Order], build: Build, python: Path, scratch: Path, tell: Tell
 ) -> list[Path]:
     from llamamgr.instances.convert import convert as perform
 
-    files = []
-    for order in orders:
+    files = {}
+    for order in reversed(
+        orders
+    ):  # a projector takes moments, and that there is none should not be told after an hour
         folder = scratch / order.kind
         folder.mkdir()
-        files.append(perform(build, python, order, folder, tell))
-    return files
+        files[order.kind] = perform(build, python, order, folder, tell)
+    return [files[order.kind] for order in orders]
 
 
 def _revealed(plan: Plan, files: list[Path]) -> list[Path]:

@@ -182,7 +182,7 @@ def _print_preview(build: Build, orders: list[Order], as_json: bool) -> None:
         if sizes is None:
             raise MissingToolError(
                 "this llama-quantize has no --dry-run",
-                "install a newer llama.cpp: llamamgr install --reinstall",
+                "install a newer llama.cpp: llamamgr update",
             )
         found.append((order, sizes))
     if as_json:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
-    from llamamgr.core.cards import Build
+    from llamamgr.core.cards import Source
     from llamamgr.host.paths import Paths
     from llamamgr.instances.updating import Updated
     from llamamgr.instances.wishes import Wish
@@ -81,14 +81,17 @@ def update_one(wish: Wish, paths: Paths) -> Done:
     """Update one instance, showing what is going on; exits with 130 when interrupted."""
     from llamamgr.cli.install_progress import building
     from llamamgr.daemon.oracle import self_test
+    from llamamgr.instances.store import Store
     from llamamgr.instances.updating import update as perform
 
     with building(wish.instance) as report:
         done = perform(wish, paths, self_test(paths), report)
-    return Done(_text(done), done.outcome in ("built", "switched"))
+    return Done(
+        _text(done, Store(paths).instance(wish.instance).spec.source), done.outcome in ("built", "switched")
+    )
 
 
-def _text(done: Updated) -> str:
+def _text(done: Updated, source: Source | None) -> str:
     card = done.build.card if done.build else None
     what = f"b{card.number} ({card.commit})" if card else "no build"
     before = f", before it b{done.former.card.number} ({done.former.card.commit})" if done.former else ""
@@ -104,21 +107,25 @@ def _text(done: Updated) -> str:
                 f"{done.name}: stays at {what}; the newest, {done.mark.build}, proved bad: {done.mark.reason.splitlines()[0]}\n"
                 f"hint: `llamamgr install --instance {done.name} --reinstall` builds it again"
             )
-    fixed = _fixed_to(done.build)
+    fixed = _fixed_to(source)
     if done.outcome == "newest" and fixed:
-        return (
-            f"{done.name}: {what} is what it is fixed to ({fixed});"
-            f" `llamamgr update {done.name} --branch NAME` follows a branch from now on"
+        other = (
+            "--version bNNNN` takes another"
+            if source and source.kind != "git"
+            else "--branch NAME` follows a branch"
         )
+        return f"{done.name}: {what} is what it is fixed to ({fixed}); `llamamgr update {done.name} {other}"
     return f"{done.name}: {what} is the newest already"
 
 
-def _fixed_to(build: Build | None) -> str:
-    """The tag or commit that the source of ``build`` names; "" where an update may bring another."""
-    ref = build.card.source.ref if build and build.card.source.kind == "git" else ""
+def _fixed_to(source: Source | None) -> str:
+    """The tag, commit or version that the instance takes; "" where an update may bring another."""
+    kind, ref = (source.kind, source.ref) if source else ("", "")
     if ref.startswith("refs/tags/"):
         return f"tag {ref.removeprefix('refs/tags/')}"
-    return f"commit {ref}" if re.fullmatch(r"[0-9a-f]{4,40}", ref) else ""
+    if kind == "git":
+        return f"commit {ref}" if re.fullmatch(r"[0-9a-f]{4,40}", ref) else ""
+    return f"version {ref}" if ref else ""
 
 
 def _all(paths: Paths) -> tuple[str, ...]:

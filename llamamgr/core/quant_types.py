@@ -32,6 +32,8 @@ _FAILURES = (
     re.compile(r"^\w+: (failed to .*|invalid .*|malformed .*)", re.MULTILINE),
 )
 _CAUSES = (re.compile(r"^gguf_init\w*: (failed to .*|.*invalid.*)", re.MULTILINE),)
+_PREFIX = re.compile(r"^\w+: ")
+_WHOLE = "is it a whole GGUF model? `llamamgr list -v` tells what is wrong with files"
 _HINTS = (
     ("failed to load imatrix", "name a file that llama-imatrix wrote"),
     (
@@ -42,7 +44,9 @@ _HINTS = (
         "matrix",
         "make one with llama-imatrix from text of your own, and pass it: --imatrix FILE",
     ),
-    ("failed to load model", "is it a whole GGUF model? `llamamgr list -v` tells what is wrong with files"),
+    ("failed to load model", _WHOLE),
+    ("corrupted", _WHOLE),
+    ("file bounds", _WHOLE),
 )
 
 
@@ -125,7 +129,15 @@ def parse_sizes(said: str) -> Sizes:
 def failure_of(said: str) -> tuple[str, str]:
     """Why a run failed, in the tool's own words, and the hint that goes with it ("" = none known)."""
     if "allowed quantization types" in said:
-        return "it did not take its options", ""
+        first = next(
+            (
+                _PREFIX.sub("", line.strip())
+                for line in said.partition("usage:")[0].splitlines()
+                if line.strip()
+            ),
+            "",
+        )
+        return f"it did not take its options{': ' if first else ''}{first}", ""
     reason = next((found[-1] for pattern in _FAILURES if (found := pattern.findall(said))), "") or _last(
         said.splitlines()
     )

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ from llamamgr.core.errors import (
 )
 from llamamgr.core.stages import Stage, Tell
 from llamamgr.host.processes import scrubbed_environment, stream_text
-from llamamgr.instances.python_environment import CONVERT, CONVERT_LORA, MEND
+from llamamgr.instances.python_environment import CONVERT, CONVERT_LORA
 
 TYPES = ("auto", "f32", "f16", "bf16", "q8_0", "tq1_0", "tq2_0")
 Kind = Literal["model", "projector", "adapter"]
@@ -49,10 +49,8 @@ _ERROR_LINE = re.compile(r"^(?:[\w.]*(?:Error|Exception)\b.*|ERROR:[\w.-]+:.*|.*
 _PREFIX = re.compile(r"^(?:ERROR:[\w.-]+:\s*|[\w.]*\.(?=\w+Error))")
 _KEPT = 32 * 1024  # characters of output kept for errors
 _LAST_LINES = 6
-_HINTS = (
-    ("is not supported", "a newer llama.cpp may know it: llamamgr install --reinstall"),
-    ("pre-tokenizer was not recognized", "a newer llama.cpp may know it: llamamgr install --reinstall"),
-)
+_NEWER = "a newer llama.cpp may know it: llamamgr update"
+_HINTS = (("is not supported", _NEWER), ("pre-tokenizer was not recognized", _NEWER))
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -81,6 +79,36 @@ def name_for(text: str) -> str:
     found = repository_in(text)
     last = found[0].rpartition("/")[2] if found and not Path(text).is_dir() else Path(text).resolve().name
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-.") or "model"
+
+
+def file_made(order: Order) -> str:
+    """The name that the result will get; "" while nobody can say what ``auto`` will come to."""
+    outtype = order.outtype
+    if outtype == "auto":
+        outtype = "f16" if order.kind == "adapter" else _type_of_weights(order.model)
+    start = "mmproj-" if order.kind == "projector" else ""
+    return f"{start}{order.name}-{outtype.upper()}.gguf" if outtype else ""
+
+
+def _type_of_weights(model: Path) -> str:
+    """What the script's ``auto`` takes, as far as config.json tells: BF16 stays so, all else becomes F16."""
+    config = _document(model / "config.json")
+    inner = config.get("text_config")
+    dtype = (
+        config.get("dtype")
+        or config.get("torch_dtype")
+        or (inner.get("dtype") if isinstance(inner, dict) else "")
+    )
+    return {"bfloat16": "bf16", "float16": "f16", "float32": "f16"}.get(str(dtype), "")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def files_to_fetch(names: Sequence[str], *, weights: bool = True, code: bool = False) -> list[str]:
@@ -121,14 +149,26 @@ def check(order: Order) -> None:
             )
 
 
+def script_of(build: Build, kind: Kind) -> Path:
+    """The script that makes a ``kind``; ``MissingToolError`` when the build brought none along, as those made elsewhere."""
+    script = Path(build.root) / "share" / (CONVERT_LORA if kind == "adapter" else CONVERT)
+    if script.is_file():
+        return script
+    if build.card.source.kind in ("prebuilt", "linked"):
+        hint = "only builds from source bring it: `llamamgr install --instance built`, then convert with --instance built"
+    else:
+        hint = f"build it anew with its scripts: `llamamgr install --instance {build.card.instance} --with-python`"
+    raise MissingToolError(
+        f"build {build.card.id} of instance {build.card.instance!r} has no {script.name}", hint
+    )
+
+
 def convert(build: Build, python: Path, order: Order, folder: Path, tell: Tell) -> Path:
     """Run the script; the finished file in ``folder`` (which must be empty), named ``<name>-<TYPE>.gguf``.
 
     ``EngineError`` with the script's own last lines, ``DiskFullError``. The caller has asked ``check``.
     """
-    script = Path(build.root) / "share" / (CONVERT_LORA if order.kind == "adapter" else CONVERT)
-    if not script.is_file():
-        raise MissingToolError(f"build {build.card.id} has no {script.name}", MEND)
+    script = script_of(build, order.kind)
     title = "converting the projector" if order.kind == "projector" else f"converting {order.name}"
     hear = _Ear(title, tell)
     tell(Stage(title))
@@ -198,6 +238,8 @@ def _failure(order: Order, said: str, code: int, python: Path) -> LlamamgrError:
         )
     shown = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
     hint = next((hint for word, hint in _HINTS if word in said), "")
+    if hint and order.kind == "projector":
+        hint = f"a model of texts alone has no projector: leave --mmproj out; else {hint}"
     if "ImportError" in said or "ModuleNotFoundError" in said:
         hint = f"its environment is spoiled: remove {python.parent.parent} and run the command again"
     return EngineError(
@@ -222,8 +264,4 @@ def _file_naming_code(folder: Path) -> Path | None:
 
 def base_of(adapter: Path) -> str:
     """The base model that ``adapter_config.json`` names: a folder, or ``org/repo``; "" when it does not say."""
-    try:
-        content = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-        return str(content.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError):
-        return ""
+    return str(_document(adapter / "adapter_config.json").get("base_model_name_or_path") or "")

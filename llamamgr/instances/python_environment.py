@@ -33,7 +33,6 @@ from llamamgr.host.paths import Paths
 from llamamgr.host.processes import capture
 
 CONVERT, CONVERT_LORA = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
-MEND = "build one from source that has its scripts: `llamamgr install --with-python`"
 
 _CARD = "environment.toml"
 _WAIT = 1800.0  # seconds for another process that is making the same one
@@ -85,7 +84,7 @@ def read_requirements(share: Path) -> Requirements:
     if not found:
         raise MissingToolError(
             f"{share} holds no requirements of its conversion scripts",
-            MEND,
+            "build one from source that has them: `llamamgr install --with-python`",
         )
     files = found[:-1] if len(found) > 1 and found[-1].name == "requirements.txt" else found
     seen: set[Path] = set()

@@ -25,6 +25,7 @@ from llamamgr.core.errors import (
 from llamamgr.core.gguf_facts import part_base
 from llamamgr.core.quant_types import QuantType, Sizes
 from llamamgr.core.quants import split_quant
+from llamamgr.core.sizes import human_size
 from llamamgr.core.stages import Stage, Tell
 from llamamgr.host.compilers import free_space
 from llamamgr.host.outputs import refuse_existing, reveal, scratch_beside
@@ -182,7 +183,7 @@ def _failure(order: Order, said: str, folder: Path | None = None) -> LlamamgrErr
 
 
 def _tell_sizes(order: Order, expected: Sizes, tell: Tell) -> None:
-    sizes = f"{expected.before / 1e6:,.1f} MB → {expected.after / 1e6:,.1f} MB"
+    sizes = f"{human_size(expected.before)} → {human_size(expected.after)}"
     tell(Stage(note=f"{order.kind.name}: {sizes}, {expected.bits:g} bits per weight"))
     for warning in expected.warnings:
         tell(Stage(note=f"warning: {warning}"))
@@ -192,7 +193,7 @@ def _require_space(order: Order, expected: Sizes) -> None:
     free, needed = free_space(order.target.parent), expected.after + _SPARE
     if free < needed:
         raise DiskFullError(
-            f"{order.target} takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there",
+            f"{order.target} takes {human_size(needed)} with some to spare, and {human_size(free)} are free there",
             "free some space, or name another disk with --output",
         )
 

@@ -119,8 +119,9 @@ def aimed(source: Source | None, aim: Aim) -> Source:
             return Source("package", old.location, _package_version(old.location, aim.name))
         case "prebuilt", "tag":
             return Source("prebuilt", old.location, aim.name)
+    kinds = {"branch": "branches"}.get(aim.kind, f"{aim.kind}s")
     raise UsageError(
-        f"a source of kind {old.kind!r} has no {aim.kind}s", "--repo-url URL chooses a git repository"
+        f"a source of kind {old.kind!r} has no {kinds}", "--repo-url URL chooses a git repository"
     )
 
 

@@ -95,6 +95,16 @@ def test_sizes_and_warnings_are_those_of_the_summary():
         ),
         ("llama_quantize: error: input and output files are the same: 'x'\n", "are the same", ""),
         (USAGE, "did not take its options", ""),
+        (
+            f"\nparse_ggml_type: invalid ggml_type 'zzz'\n\n{USAGE}",
+            "did not take its options: invalid ggml_type 'zzz'",
+            "",
+        ),
+        (
+            "llama_model_quantize: failed to quantize: tensor 'x' data is not within the file bounds, model is corrupted\n",
+            "not within the file bounds",
+            "whole GGUF",
+        ),
         ("terminate called\n\nAborted\n\n", "Aborted", ""),
         ("", "said nothing", ""),
     ],

@@ -71,6 +71,14 @@ def test_one_command_converts_and_quantizes_and_keeps_only_what_was_asked_for(
     assert "add" in done.stdout and "models_dirs" in done.stdout
     again = llamamgr("convert", "-i", str(model), "-q", "Q4_K_M", "-o", f"{out}/")
     assert again.returncode == 5 and "exists already" in again.stderr
+    (out / "Tiny-Llama-F16.gguf").write_text("somebody's")
+    for words in ((), ("--type", "f16")):
+        again = llamamgr("convert", "-i", str(model), "-o", f"{out}/", *words)
+        assert again.returncode == 5 and "exists already" in again.stderr and "converting" not in again.stderr
+    (out / "Tiny-Llama-F16.gguf").unlink()
+    seen = llamamgr("convert", "-i", str(model), "-o", f"{out}/", "--mmproj")
+    assert seen.returncode == 13 and "leave --mmproj out" in seen.stderr
+    assert "converting Tiny-Llama" not in seen.stderr  # what is quick and may fail comes first
     done = llamamgr(
         "convert", "-i", str(model), "-q", "Q4_K_M", "-o", f"{out}/", "-f", "--keep", "--type", "bf16"
     )
@@ -160,6 +168,9 @@ def test_bench_shows_figures_remembers_them_and_draws_them(real_build: Build, ow
     ]
     history.write_text("".join(json.dumps(record) + "\n" for record in past))
     slower = llamamgr("bench", *few)
+    for bad, code in (("b.png", 2), ("none/b.svg", 4)):
+        refused = llamamgr("bench", "--svg", str(tmp_path / bad), *few)
+        assert refused.returncode == code and "measuring" not in refused.stderr, refused.stderr
     assert "slower: default pp32 is 100% below b1-old-cpu" in slower.stdout
     assert "llamamgr bisect --instance default --good b1 --bad b" in slower.stdout
     again = json.loads(llamamgr("bench", "--json", *few).stdout)

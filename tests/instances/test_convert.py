@@ -4,8 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from llamamgr.core.cards import Source
 from llamamgr.core.errors import (
     DiskFullError,
     EngineError,
@@ -15,7 +17,17 @@ from llamamgr.core.errors import (
     UsageError,
 )
 from llamamgr.core.stages import Stage
-from llamamgr.instances.convert import Order, base_of, check, convert, files_to_fetch, name_for, repository_in
+from llamamgr.instances.convert import (
+    Order,
+    base_of,
+    check,
+    convert,
+    file_made,
+    files_to_fetch,
+    name_for,
+    repository_in,
+    script_of,
+)
 from tests.fakes import tiny_hf_model, tool_build
 
 # The script's manners: all on stderr, a bar with \\r, a partial file where it fails.
@@ -148,8 +160,41 @@ def test_a_failure_is_told_with_the_scripts_own_last_lines(run, fault, kind, rea
 
 
 def test_a_build_without_the_script_says_so(build, model, tmp_path):
-    with pytest.raises(MissingToolError, match=r"has no convert_hf_to_gguf\.py"):
+    with pytest.raises(MissingToolError, match=r"has no convert_hf_to_gguf\.py") as caught:
         convert(build, Path(sys.executable), Order(model, "Tiny"), tmp_path, print)
+    assert "--with-python" in caught.value.hint
+    card = msgspec.structs.replace(build.card, source=Source("prebuilt"))
+    with pytest.raises(MissingToolError) as caught:
+        script_of(msgspec.structs.replace(build, card=card), "adapter")
+    assert "convert_lora_to_gguf.py" in caught.value.what and "--instance built" in caught.value.hint
+
+
+def test_a_model_without_a_projector_is_told_that_it_may_have_none(run):
+    with pytest.raises(EngineError) as caught:
+        run(
+            "sys.stderr.write('ERROR:hf-to-gguf:Model Foo is not supported\\n'); sys.exit(1)",
+            kind="projector",
+        )
+    assert "leave --mmproj out" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "order", "name"),
+    [
+        ({"torch_dtype": "bfloat16"}, {}, "x-BF16.gguf"),
+        ({"text_config": {"dtype": "float16"}}, {}, "x-F16.gguf"),
+        ({"dtype": "float32"}, {"kind": "projector"}, "mmproj-x-F16.gguf"),
+        ({"dtype": "float64"}, {}, ""),
+        ([], {"outtype": "q8_0"}, "x-Q8_0.gguf"),
+        ([], {}, ""),
+        ({}, {"kind": "adapter"}, "x-F16.gguf"),
+    ],
+)
+def test_the_name_of_the_result_is_known_beforehand_where_the_config_tells_its_type(
+    tmp_path, config, order, name
+):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert file_made(Order(tmp_path, "x", **order)) == name
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "processor_config.json"])
