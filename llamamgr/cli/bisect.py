@@ -12,7 +12,8 @@ from llamamgr.cli.options import taking
 if TYPE_CHECKING:
     from llamamgr.core.cards import InstanceSpec
     from llamamgr.host.paths import Paths
-    from llamamgr.instances.bisect import Benchmark, Finding, Means, Test, Tested
+    from llamamgr.instances.bisect import Finding, Means, Tested
+    from llamamgr.instances.verdicts import Benchmark, Test
 
 context_settings = {"allow_extra_args": True}
 
@@ -83,7 +84,7 @@ def _test(asked: Asked, paths: Paths) -> Test | Benchmark:
     from llamamgr.cli.quantize import find_source
     from llamamgr.core.errors import UsageError
     from llamamgr.instances.bench import Subject
-    from llamamgr.instances.bisect import Benchmark, command_test, parse_drop, require_program
+    from llamamgr.instances.verdicts import Benchmark, command_test, parse_drop, require_program
 
     measured, words = asked.measured, asked.ctx.args
     if measured:

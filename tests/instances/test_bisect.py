@@ -6,17 +6,9 @@ from llamamgr.core.cards import InstanceSpec
 from llamamgr.core.errors import EngineError, MissingToolError, NotFoundError, UsageError
 from llamamgr.core.stages import Stage
 from llamamgr.instances.bench import Subject
-from llamamgr.instances.bisect import (
-    Benchmark,
-    Means,
-    Range,
-    bisect,
-    command_test,
-    parse_drop,
-    require_program,
-    source_url,
-)
+from llamamgr.instances.bisect import Means, Range, bisect, source_url
 from llamamgr.instances.sources import OFFICIAL
+from llamamgr.instances.verdicts import Benchmark, Outcome, command_test, parse_drop, require_program
 from tests.fakes.llama_history import Step, git, make
 
 QUANTIZE = ("sh", "-c", 'exec "$LLAMAMGR_BISECT_BIN/llama-quantize"')
@@ -133,6 +125,30 @@ def test_a_command_that_ends_with_more_than_127_ends_the_search(search, paths):
     with pytest.raises(EngineError, match="status 200"):
         search([Step(), Step(status=200), Step()], command_test(QUANTIZE))
     assert not (paths.data / "bisect").exists()
+
+
+def test_an_interrupted_search_tells_what_is_left_of_the_range(search, stages, tmp_path):
+    seen = []
+
+    def once(made, tell):
+        seen.append(made.card.number)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return Outcome("good", "")
+
+    with pytest.raises(KeyboardInterrupt):
+        search([Step()] * 5 + [Step(status=1)] * 3, once)
+    told = stages[-1].note
+    assert told.startswith("not finished; what is left to search: --good ")
+    good, bad = told.split()[-3], told.split()[-1]
+    assert git(tmp_path / "history", "rev-parse", f"b{seen[0]}").startswith(good)
+    assert search([], command_test(QUANTIZE), good, bad, tmp_path / "history").number == 6
+
+
+def test_a_search_that_fails_at_its_first_build_has_nothing_to_tell(search, stages):
+    with pytest.raises(EngineError):
+        search([Step(), Step(status=200), Step()], command_test(QUANTIZE))
+    assert not any("not finished" in stage.note for stage in stages)
 
 
 def test_what_a_killed_search_left_is_removed_by_the_next(search, paths):
