@@ -175,6 +175,7 @@ def _install(wish: Wish, paths: Paths) -> None:
 
 def _pull(wish: Wish, paths: Paths) -> None:
     from llamamgr.cli.install_progress import reporting
+    from llamamgr.host.git import received
     from llamamgr.instances.build import Progress
     from llamamgr.instances.sources import described
     from llamamgr.instances.updating import pull
@@ -185,7 +186,7 @@ def _pull(wish: Wish, paths: Paths) -> None:
             wish,
             paths,
             lambda line: report(Progress("note", line)),
-            lambda line: report(Progress("source", line)),
+            lambda line: report(Progress("source", line, *received(line))),
         )
     print(f"llama.cpp b{found.number} ({found.commit}) is here, from {described(found.source)}")
     print(f"build it: {_without_pull_only(sys.argv[1:])}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from llamamgr.core.errors import DeadlineError, LlamamgrError, NotFoundError, SourceUnreachableError
-from llamamgr.host.processes import Outcome, capture, stream
+from llamamgr.host.processes import Outcome, capture, stream_text
 
 REACH_TIMEOUT = 10.0  # seconds for a server to say what its HEAD is
 _LOCAL_TIMEOUT = 120.0
@@ -23,6 +24,10 @@ _BUILD_TAG = re.compile(r"b(\d+)\Z")
 _REF = re.compile(r"refs/(tags|heads)/(.+)")
 _KINDS = {"tags": "tag", "heads": "branch"}
 _DESCRIBED = re.compile(r"b(\d+)-(\d+)-g[0-9a-f]+\s*\Z")
+_PATIENCE = 2.0  # seconds of which nobody wants to hear a percentage
+_SEPARATOR = re.compile(r"[\r\n]+")
+_PROGRESS = re.compile(r"(?:remote: )?[A-Z][a-z]+ [a-z]+:\s+\d+%")
+_RECEIVING = re.compile(r"Receiving objects:\s+\d+% \((\d+)/(\d+)\)")
 _ADDRESS = re.compile(
     r"unable to access '[^']*': "
 )  # every message that quotes a reason names the URL itself
@@ -73,7 +78,20 @@ def update_mirror(url: str, mirror: Path, on_line: Callable[[str], None] = lambd
     else:
         heads = "+refs/heads/*:refs/heads/*"
         _remote(
-            ["git", "-C", str(mirror), "fetch", "--prune", "--force", "--tags", "origin", heads], url, on_line
+            [
+                "git",
+                "-C",
+                str(mirror),
+                "fetch",
+                "--progress",
+                "--prune",
+                "--force",
+                "--tags",
+                "origin",
+                heads,
+            ],
+            url,
+            on_line,
         )
     if branch:
         _git(mirror, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
@@ -114,6 +132,12 @@ def add_worktree(
     modules = folder / ".gitmodules"
     if modules.is_file() and modules.stat().st_size:
         _remote(["git", "-C", str(folder), "submodule", "update", "--init", "--recursive"], url, on_line)
+
+
+def received(line: str) -> tuple[int, int]:
+    """How many objects of how many have come, as a ``line`` of git's progress tells; (0, 0) for any other."""
+    match = _RECEIVING.match(line)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def is_in_use(mirror: Path) -> bool:
@@ -194,7 +218,11 @@ def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
         shutil.rmtree(left, ignore_errors=True)
     partial = mirror.with_name(f"{mirror.name}.partial-{os.getpid()}")
     try:
-        _remote(["git", "clone", "--bare", "--filter=blob:none", "--", url, str(partial)], url, on_line)
+        _remote(
+            ["git", "clone", "--progress", "--bare", "--filter=blob:none", "--", url, str(partial)],
+            url,
+            on_line,
+        )
         partial.rename(mirror)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -202,15 +230,31 @@ def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
 
 def _remote(argv: list[str], url: str, on_line: Callable[[str], None]) -> None:
     """Run a command that may talk to ``url``; its failure is the source's."""
-    said: list[str] = []
-
-    def keep(line: str) -> None:
-        said[:] = [*said[-20:], line]
-        on_line(line)
-
-    code = stream(argv, keep, env=_environment())
+    ear = _Ear(on_line)
+    code = stream_text(argv, ear, env=_environment())
+    ear("\n")
     if code:
-        raise _unreachable(url, _reason(Outcome(code, "\n".join(said))))
+        raise _unreachable(url, _reason(Outcome(code, "\n".join(ear.said))))
+
+
+class _Ear:
+    """Takes output in pieces: whole lines are handed on, of progress only what comes after a while, once for each percent."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line, self._began = on_line, time.monotonic()
+        self._rest, self._percent = "", ""
+        self.said: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        *lines, self._rest = _SEPARATOR.split(self._rest + text)
+        for line in filter(str.strip, lines):
+            progress = _PROGRESS.match(line)
+            if progress is None:
+                self.said = [*self.said[-20:], line]
+                self._on_line(line)
+            elif progress[0] != self._percent and time.monotonic() - self._began >= _PATIENCE:
+                self._percent = progress[0]
+                self._on_line(line)
 
 
 def _git(repository: Path, *arguments: str) -> Outcome:

@@ -17,6 +17,7 @@ from llamamgr.core.errors import ConflictError, VerifyFailedError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import compiler, parallel_jobs, processor
 from llamamgr.host.files import disk_full_as_error
+from llamamgr.host.git import received
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import Log, Order, Progress, Report, build, size_of
 from llamamgr.instances.build_plan import build_plan
@@ -65,7 +66,7 @@ class Job(msgspec.Struct, frozen=True):
         self.report(Progress("note", line))
 
     def log(self, line: str) -> None:
-        self.report(Progress("source", line))
+        self.report(Progress("source", line, *received(line)))
 
 
 def install(

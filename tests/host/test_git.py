@@ -76,6 +76,17 @@ def test_a_ref_that_names_nothing_is_named(mirror, ref):
         git.find_commit(mirror, ref)
 
 
+def test_a_clone_tells_how_far_it_is_once_it_takes_long(origin, tmp_path, monkeypatch):
+    for patience, tells in ((60.0, False), (0.0, True)):
+        monkeypatch.setattr(git, "_PATIENCE", patience)
+        lines: list[str] = []
+        git.update_mirror(f"file://{origin}", tmp_path / f"{tells}.git", lines.append)
+        counts = [count for line in lines if (count := git.received(line)) != (0, 0)]
+        assert bool(counts) is tells and all(done <= total for done, total in counts)
+        assert not any("\r" in line for line in lines)
+    assert counts[-1][0] == counts[-1][1] > 0
+
+
 @pytest.mark.parametrize(
     ("ref", "told", "there"),
     [
