@@ -94,6 +94,17 @@ def test_the_picture_is_xml_with_a_bar_as_long_as_its_speed_for_each_figure():
     assert "<&> b2" in texts and "9,000.0" in texts
 
 
+def test_a_long_name_has_room_in_the_picture_and_builds_of_one_number_are_told_apart():
+    name = "a-name-as-long-as-nobody-would-ever-think-of"
+    twin = msgspec.structs.replace(record(2, 90), build="b2-x-cpu.2")
+    root = ElementTree.fromstring(draw("m", [record(1, 100, instance=name), record(2, 80), twin]))
+    texts = {text.text: text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {f"{name} b1", "default b2-x-cpu", "default b2-x-cpu.2"} <= set(texts)
+    assert float(texts[f"{name} b1"].get("x")) > 7 * len(f"{name} b1")
+    furthest = max(float(text.get("x")) for text in texts.values())
+    assert float(root.get("width")) > furthest + 50
+
+
 def test_a_picture_of_nothing_fast_is_still_a_picture():
     picture = ElementTree.fromstring(draw("none", [record(1, 0.0)]))
     assert picture.tag.endswith("svg")
