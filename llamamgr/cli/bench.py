@@ -127,7 +127,7 @@ def _print_marks(found: tuple[Drop, ...], beaten: tuple[Drop, ...]) -> None:
     """What is slower than it was, and what is slower than its neighbour."""
     for drop in found:
         typer.echo(
-            f"slower: {drop.now.instance} {drop.now.test} is {drop.part:.0%} below {drop.before.build}"
+            f"slower: {drop.now.instance} b{drop.now.number} {drop.now.test} is {drop.part:.0%} below {drop.before.build}"
             f" ({drop.now.speed:,.1f} after {drop.before.speed:,.1f})"
         )
         if drop.before.number < drop.now.number:

@@ -115,11 +115,14 @@ def former(history: Iterable[Record], now: Sequence[Record]) -> tuple[Record, ..
 
 
 def drops(now: Sequence[Record], past: Sequence[Record]) -> tuple[Drop, ...]:
-    """Where a build measured now is slower than the fastest other build of its instance by more than ``DROP``."""
+    """Where a build measured now is slower than the fastest other of its instance, now or in the past, by more than ``DROP``."""
     found = []
     for record in now:
         others = [
-            other for other in past if (other.instance, other.subject) == (record.instance, record.subject)
+            other
+            for other in (*past, *now)
+            if (other.instance, other.subject) == (record.instance, record.subject)
+            and other.build != record.build
         ]
         best = max(others, key=lambda other: other.speed, default=None)
         if best is not None and is_drop(best, record):

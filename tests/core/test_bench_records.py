@@ -57,6 +57,13 @@ def test_a_drop_is_marked_when_it_is_more_than_a_tenth_and_more_than_chance():
     assert drops([record(3, 91)], [record(1, 100)]) == ()
 
 
+def test_of_two_builds_of_one_instance_side_by_side_the_slower_is_marked():
+    older, newer = record(1, 100), record(2, 80)
+    [drop] = drops([newer, older], [])
+    assert (drop.now, drop.before, drop.part) == (newer, older, pytest.approx(0.2))
+    assert drops([older, record(1, 50)], []) == ()  # a build is no other than itself
+
+
 def test_of_instances_side_by_side_the_slower_is_marked_whatever_its_device():
     slow, fast = record(3, 1, instance="cpu", settings="n_gpu_layers=0"), record(3, 100, instance="gpu")
     [drop] = behind([slow, fast, record(3, 95, instance="close")])

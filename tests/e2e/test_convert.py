@@ -171,7 +171,7 @@ def test_bench_shows_figures_remembers_them_and_draws_them(real_build: Build, ow
     for bad, code in (("b.png", 2), ("none/b.svg", 4)):
         refused = llamamgr("bench", "--svg", str(tmp_path / bad), *few)
         assert refused.returncode == code and "measuring" not in refused.stderr, refused.stderr
-    assert "slower: default pp32 is 100% below b1-old-cpu" in slower.stdout
+    assert "slower: default b11434 pp32 is 100% below b1-old-cpu" in slower.stdout
     assert "llamamgr bisect --instance default --good b1 --bad b" in slower.stdout
     again = json.loads(llamamgr("bench", "--json", *few).stdout)
     assert len(again["now"]) == len(again["past"]) == len(again["drops"]) == 2
