@@ -179,9 +179,8 @@ def _converted(
     from llamamgr.instances.convert import convert as perform
 
     files = {}
-    for order in reversed(
-        orders
-    ):  # a projector takes moments, and that there is none should not be told after an hour
+    # a projector takes moments, and that there is none should not be told after an hour
+    for order in reversed(orders):
         folder = scratch / order.kind
         folder.mkdir()
         files[order.kind] = perform(build, python, order, folder, tell)

@@ -30,10 +30,9 @@ def execute(
 
     Without a tool, lists those that the instance has. `llamamgr llama-bench …` is short for the instance that commands use.
     """
-    build = _build(name)
-    words = (
-        list(ctx.args) if tool in ("", "--") else [tool, *ctx.args]
-    )  # `exec NAME -- TOOL` is what habit types
+    build = _named(name)
+    # `exec NAME -- TOOL` is what habit types
+    words = list(ctx.args) if tool in ("", "--") else [tool, *ctx.args]
     if not words:
         print("\n".join(tools_of(build)))
         return
@@ -69,6 +68,20 @@ def tools_of(build: Build) -> tuple[str, ...]:
     from llamamgr.instances.verify import tools_in
 
     return tools_in(Path(build.root))
+
+
+def _named(name: str) -> Build:
+    """The build of the instance ``name``; where that reads like a tool, the error tells how tools are run without a name."""
+    from llamamgr.core.errors import NotFoundError
+
+    try:
+        return _build(name)
+    except NotFoundError as error:
+        if not name.startswith("llama-"):
+            raise
+        raise NotFoundError(
+            error.what, f"{error.hint}; `llamamgr {name} …` runs that of the one in use"
+        ) from None
 
 
 def _build(name: str) -> Build:

@@ -165,7 +165,7 @@ def parse_recipe(data: Mapping[str, Any], origin: str) -> Recipe:
         recipe = msgspec.convert(data, Recipe)
     except msgspec.ValidationError as error:
         keys = ", ".join(field.name for field in msgspec.structs.fields(Recipe))
-        raise ConfigError(f"{origin}: {error}", f"a recipe has the keys {keys}") from None
+        raise ConfigError(f"{origin}: {error}", f"a recipe has the keys extends, {keys}") from None
     fault = _fault(recipe)
     if fault:
         raise ConfigError(f"{origin}: {fault[0]}", fault[1])

@@ -278,6 +278,7 @@ def test_a_tool_that_is_not_there_is_answered_with_those_that_are(with_a_tool):
     for words in (("exec", "default", "llama-nope"), ("llama-nope", "-x")):
         done = llamamgr(*words)
         assert done.returncode == 4 and "it has: llama-tell" in done.stderr
+    assert "`llamamgr llama-tell …` runs that" in llamamgr("exec", "llama-tell", "-x").stderr
     assert good("exec", "default") == good("exec", "default", "--") == "llama-tell\n"
 
 

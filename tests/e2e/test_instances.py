@@ -88,7 +88,7 @@ def test_pinned_it_stays_where_it_was_rolled_back_to(home: Path):
     assert "pinned, stays at b11401" in good("update", "old")
     good("unpin", "old")
     assert "b11434 (df848c2) was here already" in good("update", "old")
-    assert "newest already" in good("update", "old")
+    assert "b11434 (df848c2) is what it is fixed to (tag b11434)" in good("update", "old")
 
 
 def test_the_model_decides_which_instance_a_foreground_server_is_of(home: Path):
