@@ -64,7 +64,10 @@ def command_test(command: Sequence[str]) -> Test:
 
 
 class Benchmark:
-    """Measures ``test`` (``pp`` or ``tg``): bad is what is slower than the good end by more than ``drop`` (0.1 = a tenth)."""
+    """Measures ``test`` (``pp`` or ``tg``): bad is what is slower than the good end by more than ``drop`` (0.1 = a tenth).
+
+    The good end and whatever looks bad are measured twice, and the faster counts: other work on the machine only ever slows.
+    """
 
     def __init__(self, test: str, drop: float, subject: bench.Subject) -> None:
         self._test, self._drop = test, drop
@@ -73,6 +76,13 @@ class Benchmark:
         self._limit = 0.0
 
     def __call__(self, made: Build, tell: Tell) -> Outcome:
+        first = self._measured(made, tell)
+        if first.figure is None or first.figure.speed >= self._limit > 0:
+            return first
+        again = self._measured(made, tell)
+        return again if again.figure and again.figure.speed > first.figure.speed else first
+
+    def _measured(self, made: Build, tell: Tell) -> Outcome:
         try:
             records = bench.measure(made, self._subject, tell)
         except (EngineError, MissingToolError) as error:

@@ -2,9 +2,11 @@
 
 import pytest
 
+from llamamgr.core.bench_records import Record
 from llamamgr.core.cards import InstanceSpec
 from llamamgr.core.errors import EngineError, MissingToolError, NotFoundError, UsageError
 from llamamgr.core.stages import Stage
+from llamamgr.instances import verdicts
 from llamamgr.instances.bench import Subject
 from llamamgr.instances.bisect import Means, Range, bisect, source_url
 from llamamgr.instances.sources import OFFICIAL
@@ -44,6 +46,23 @@ def test_a_planted_slowdown_is_found_with_its_figures_by_few_builds(search, path
     assert not (paths.data / "bisect").exists() and not paths.instances.exists()
     assert any("steps" in stage.note for stage in stages)
     assert any(stage.total for stage in stages if stage.title.startswith("building b"))
+
+
+def test_one_slow_measurement_makes_no_build_bad(monkeypatch):
+    speeds = iter([40, 100, 50, 99, 50, 60, 95])
+    monkeypatch.setattr(
+        verdicts.bench,
+        "measure",
+        lambda *_: [Record("a", "b1-x-cpu", 1, "x", "m", "tg128", next(speeds), 0.1)],
+    )
+    test = benchmark()
+    test.begin(test(None, print))
+    outcomes = [test(None, print) for _ in range(3)]
+    assert [(outcome.verdict, outcome.figure.speed) for outcome in outcomes] == [
+        ("good", 99),
+        ("bad", 60),
+        ("good", 95),
+    ]
 
 
 def test_a_failing_command_is_found_and_sees_the_builds_programs_first_on_its_path(search, tmp_path):
