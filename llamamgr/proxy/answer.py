@@ -12,17 +12,12 @@ from aiohttp import ClientConnectionResetError, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from llamamgr.proxy.moments import http_date
-from llamamgr.proxy.visit import Visit, visiting
+from llamamgr.proxy.visit import visiting
 
 SERVER = "llamamgr"
 V1_JSON = "application/json"
 EVENTS = "text/event-stream"
 _LARGE = 64 * 1024  # bytes from which on one piece is one copy too many
-
-
-def _timing(content_type: str, visit: Visit) -> str:
-    """What OpenAI's clients log: nobody else's answers are plain JSON, and without headers of their own."""
-    return f"openai-processing-ms: {visit.milliseconds()}\r\n" if content_type == V1_JSON else ""
 
 
 class Answer(web.Response):
@@ -53,10 +48,12 @@ class Answer(web.Response):
             return await super().prepare(request)
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("the client left before it was answered")
-        visit.note_first_byte()
+        taken = visit.note_first_byte()
+        # what OpenAI's clients log; nobody else's answers are plain JSON, and without headers of their own
+        timing = f"openai-processing-ms: {taken}\r\n" if self._type == V1_JSON else ""
         head = (
             f"HTTP/1.1 200 OK\r\nServer: {SERVER}\r\nDate: {http_date()}\r\nX-Request-Id: {visit.id}\r\n"
-            f"Content-Type: {self._type}\r\nContent-Length: {len(self._whole)}\r\n{_timing(self._type, visit)}\r\n"
+            f"Content-Type: {self._type}\r\nContent-Length: {len(self._whole)}\r\n{timing}\r\n"
         )
         data = head.encode() + self._whole
         transport.write(data)

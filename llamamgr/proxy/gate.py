@@ -162,9 +162,9 @@ def _head_of(
             headers["X-Request-Id"] = _id_of(request)
         else:
             headers["X-Request-Id"] = visit.id
-            visit.note_first_byte()
+            taken = visit.note_first_byte()
             if replies.dialect_of(request) == "openai":
-                headers["openai-processing-ms"] = str(visit.milliseconds())
+                headers["openai-processing-ms"] = str(taken)
         origin = request.headers.get("Origin")
         if origin and keeper is not None and keeper.may_read(request, origin, response.status):
             headers["Access-Control-Allow-Origin"] = keeper.allow_origin_header(origin)

@@ -28,13 +28,11 @@ class Visit(msgspec.Struct):
     model: str = ""
     is_over: bool = False
 
-    def milliseconds(self) -> int:
-        """How long it has been answered by now."""
-        return int((time.perf_counter() - self.began) * 1000)
-
-    def note_first_byte(self) -> None:
-        """The head of its answer is about to be written."""
-        self.route.first_byte.observe(time.perf_counter() - self.began)
+    def note_first_byte(self) -> int:
+        """The head of its answer is about to be written, after so many milliseconds."""
+        seconds = time.perf_counter() - self.began
+        self.route.first_byte.observe(seconds)
+        return int(seconds * 1000)
 
 
 _VISIT: ContextVar[Visit] = ContextVar("visit")
