@@ -235,7 +235,7 @@ class Child:
         else:
             how = f"exited with code {code}"
         recent = self._log.tail(_SERVING_LINES if self._is_ready else _LOADING_LINES)
-        lines = last_words(recent, _TOLD_LINES, only_failures=self._is_ready)
+        lines = last_words(recent, _TOLD_LINES, only_failures=self._is_ready or code < 0)
         tail = without_folders(" | ".join(lines))
         parts = [self.cause, f"llama-server {how}"]
         said = "; ".join(part for part in parts if part)

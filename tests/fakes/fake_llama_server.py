@@ -1012,6 +1012,7 @@ def main(argv: list[str]) -> None:
     server, name = listen(values, faults)
     fake = Fake(values, faults)
     threading.Thread(target=accept_forever, args=(fake, server), daemon=True).start()
+    log("init: no API key is set")
     fake.load()
     catch_stop(faults)
     take_memory(values)

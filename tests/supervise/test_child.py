@@ -107,6 +107,16 @@ async def test_a_child_that_dies_by_itself_is_not_said_to_be_stopping(diary):
     assert cause == "llama-server was killed by SIGKILL"  # what it logged before says nothing of that
 
 
+async def test_of_a_child_that_is_killed_while_it_loads_only_what_speaks_of_a_failure_is_told(diary):
+    child = Child("c1", diary("load=30"), load_wait=60, stall_wait=20)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(child.run())
+        while not (child.pid and child.log_tail(1)):
+            await asyncio.sleep(0.005)
+        os.kill(child.pid, signal.SIGKILL)
+    assert run.result() == "llama-server was killed by SIGKILL"
+
+
 async def test_a_child_stopped_before_its_start_never_has_a_process(diary):
     steps = diary()
     child = Child("c1", steps, load_wait=20, stall_wait=20)
