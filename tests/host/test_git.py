@@ -231,3 +231,26 @@ def test_a_fork_that_went_on_from_a_tag_is_counted_as_its_own_build_counts(origi
 def test_git_of_a_surrounding_hook_is_not_obeyed(mirror, monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     assert git.find_commit(mirror).number == 3
+
+
+def test_what_somebody_logs_in_with_is_told_to_nobody(tmp_path):
+    lines: list[str] = []
+    with pytest.raises(SourceUnreachableError) as caught:
+        git.update_mirror("http://me:secret@127.0.0.1:9/llama.cpp", tmp_path / "m.git", lines.append)
+    told = f"{caught.value.what} {caught.value.hint} {lines}"
+    assert "secret" not in told
+    assert "http://127.0.0.1:9/llama.cpp" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://token@host/a.git", "https://host/a.git"),
+        ("ssh://git@host:22/a", "ssh://host:22/a"),
+        ("git@host:a/b", "git@host:a/b"),
+        ("/home/me@work/llama.cpp", "/home/me@work/llama.cpp"),
+        ("file:///home/me@work/llama.cpp", "file:///home/me@work/llama.cpp"),
+    ],
+)
+def test_an_address_is_shown_without_the_login(url, shown):
+    assert git.shown(url) == shown

@@ -144,3 +144,8 @@ def test_no_git_and_no_source_means_the_package_too(index, paths, tmp_path, monk
 def test_the_mirror_of_a_url_is_one_folder(paths):
     assert sources.mirror_of(OFFICIAL, paths) == sources.mirror_of(OFFICIAL, paths)
     assert sources.mirror_of(OFFICIAL, paths).parent == Path(paths.data) / "sources"
+
+
+def test_a_source_is_described_without_the_login_of_its_address():
+    told = sources.described(Source("git", "https://me:secret@host/llama.cpp", "refs/tags/b1"))
+    assert told == "git https://host/llama.cpp, tag b1"
