@@ -194,7 +194,9 @@ def _pull(wish: Wish, paths: Paths) -> None:
 
 def _without_pull_only(typed: list[str]) -> str:
     """The same command with all its wishes, but for the one that keeps it from building."""
-    return shlex.join(["llamamgr", *(word for word in typed if word != "--pull-only")])
+    from llamamgr.host.git import without_login
+
+    return shlex.join(["llamamgr", *(without_login(word) for word in typed if word != "--pull-only")])
 
 
 def _print_plan(wish: Wish, paths: Paths, pull_only: bool) -> None:

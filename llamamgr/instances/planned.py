@@ -8,7 +8,7 @@ from llamamgr.core.cards import InstanceSpec, Source
 from llamamgr.core.errors import LlamamgrError
 from llamamgr.core.recipe import Recipe, parse_targets
 from llamamgr.host.compilers import parallel_jobs
-from llamamgr.host.git import shown
+from llamamgr.host.git import without_login
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import RPC_TARGETS, TARGETS, Order, configure_command
 from llamamgr.instances.build_plan import build_plan
@@ -65,7 +65,7 @@ def _state(former: Instance | None) -> str:
 
 def _source(source: Source | None) -> str:
     if source is not None and source.kind == "prebuilt":
-        return f"release archive of {shown(source.location or index_address())}, {source.ref or 'the newest'}"
+        return f"release archive of {without_login(source.location or index_address())}, {source.ref or 'the newest'}"
     return described(source)
 
 

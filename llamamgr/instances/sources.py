@@ -198,7 +198,9 @@ def _find_package(source: Source, paths: Paths, log: Say) -> Found:
 
 
 def _mirror_lock(url: str, paths: Paths) -> AbstractContextManager[None]:
-    return locked(mirror_of(url, paths).with_suffix(".lock"), f"the mirror of {git.shown(url)}", wait=600.0)
+    return locked(
+        mirror_of(url, paths).with_suffix(".lock"), f"the mirror of {git.without_login(url)}", wait=600.0
+    )
 
 
 def mirror_of(url: str, paths: Paths) -> Path:
@@ -250,7 +252,7 @@ def described(source: Source | None) -> str:
     if source is None or source.kind == "official":
         version = f", {source.ref}" if source and source.ref else ""
         return f"git {OFFICIAL}{version}, or the package {_DEFAULT_PACKAGE} when that host cannot be reached"
-    where = git.shown(source.location or _default_location(source.kind))
+    where = git.without_login(source.location or _default_location(source.kind))
     ref = source.ref
     for prefix, word in (("refs/heads/", "branch "), ("refs/tags/", "tag ")):
         if ref.startswith(prefix):

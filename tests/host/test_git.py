@@ -253,4 +253,4 @@ def test_what_somebody_logs_in_with_is_told_to_nobody(tmp_path):
     ],
 )
 def test_an_address_is_shown_without_the_login(url, shown):
-    assert git.shown(url) == shown
+    assert git.without_login(url) == shown
