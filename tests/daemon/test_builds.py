@@ -10,18 +10,7 @@ import pytest
 
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.host.paths import Paths
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.fakes.clock import Clock
 
 
 @pytest.fixture

@@ -46,8 +46,13 @@ def test_a_system_without_a_known_package_manager_gets_general_advice(monkeypatc
     )
 
 
-def test_a_machine_that_has_all_passes():
-    require(Recipe("cpu", "CPU", 0), git_needed=True)
+def test_a_machine_that_has_all_passes_and_the_same_without_its_tools_does_not(monkeypatch, tmp_path):
+    cpu = Recipe("cpu", "CPU", 0)
+    assert all(need.is_met for need in look_for(cpu, Machine("Linux", "apt", "/")).needs)
+    require(cpu, git_needed=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="git"):
+        require(cpu, git_needed=True)
 
 
 def needs(recipe: Recipe, root) -> list[bool]:

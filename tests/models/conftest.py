@@ -12,23 +12,9 @@ from llamamgr.core.config import Config
 from llamamgr.host.paths import Paths
 from llamamgr.models.index import Index
 from llamamgr.models.writer import F32Tensor, gguf_bytes
+from tests.fakes.clock import Clock
 
 Write = Callable[..., Path]
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from llamamgr.core.gguf import LongArray
 from llamamgr.host.paths import Paths
 from llamamgr.models import index as index_module
 from llamamgr.models.index import Index
+from tests.fakes.clock import Clock
 from tests.golden.replay import MODELS
-from tests.models.conftest import Clock, Write
+from tests.models.conftest import Write
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def test_ports_that_are_always_taken_are_told_after_a_few(supervisor, fake
 
 
 async def test_a_stale_socket_file_is_no_obstacle(supervisor, fake_build, short_folder):
-    await leave_a_stale_socket(supervisor, fake_build(), short_folder)
+    assert await leave_a_stale_socket(supervisor, fake_build(), short_folder) == (True, 200)
 
 
 async def test_a_stranger_on_the_port_is_never_taken_for_the_child(supervisor, fake_build, monkeypatch):
@@ -270,11 +270,13 @@ async def test_a_signal_is_only_sent_while_the_pid_is_the_childs_own(
 
 
 async def test_a_build_removed_under_a_running_child_is_told_at_the_next_start(supervisor, fake_build):
-    await remove_the_build(supervisor, fake_build())
+    health, told = await remove_the_build(supervisor, fake_build())
+    assert health == 200
+    assert "could not be started" in told
 
 
 async def test_a_wall_clock_that_jumps_unloads_nothing(supervisor, fake_build, monkeypatch):
-    await turn_the_clock(supervisor, fake_build(), monkeypatch)
+    assert await turn_the_clock(supervisor, fake_build(), monkeypatch) == [True, True]
 
 
 def test_an_endpoint_never_holds_a_key_in_the_arguments(fake_build, short_folder):

@@ -176,7 +176,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_an_engine(supervisor, 
 
 
 async def test_a_stale_socket_file_is_no_obstacle_to_an_engine(supervisor, engine, short_folder):
-    await leave_a_stale_socket(supervisor, engine, short_folder)
+    assert await leave_a_stale_socket(supervisor, engine, short_folder) == (True, 200)
 
 
 async def test_an_engine_that_heeds_no_sigterm_is_killed(supervisor, engine):
@@ -201,8 +201,12 @@ async def test_a_build_removed_under_a_running_engine_is_told_at_the_next_start(
     supervisor, real_build, short_folder
 ):
     shutil.copytree(real_build.root, short_folder / "b2")
-    await remove_the_build(supervisor, msgspec.structs.replace(real_build, root=str(short_folder / "b2")))
+    health, told = await remove_the_build(
+        supervisor, msgspec.structs.replace(real_build, root=str(short_folder / "b2"))
+    )
+    assert health == 200
+    assert "could not be started" in told
 
 
 async def test_a_wall_clock_that_jumps_unloads_no_engine(supervisor, engine, monkeypatch):
-    await turn_the_clock(supervisor, engine, monkeypatch)
+    assert await turn_the_clock(supervisor, engine, monkeypatch) == [True, True]
