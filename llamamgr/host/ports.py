@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from llamamgr.host.running import environment_of, words_of
+
 
 class Holder(msgspec.Struct, frozen=True):
     """The listener on a port. ``pid`` is 0 and ``name`` empty when the system hides whose it is (another user's).
@@ -83,14 +85,14 @@ def _holder(pid: int) -> Holder:
 
     try:
         process = psutil.Process(pid)
-        name, words = process.name(), process.cmdline()
+        name, words = process.name(), words_of(process)
     except psutil.Error:
         return Holder(pid, "a process")
     # `python -m llamamgr serve` and `python …/bin/llamamgr serve`: to the system both are a python
     if not any(word.rpartition("/")[2] == "llamamgr" for word in words[:4]):
         return Holder(pid, name)
     try:
-        home = process.environ().get("LLAMAMGR_HOME", "")
+        home = environment_of(process).get("LLAMAMGR_HOME", "")
     except psutil.Error:
         home = ""
     return Holder(

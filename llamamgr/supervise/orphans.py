@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 from llamamgr.host.files import replace_quickly
+from llamamgr.host.running import environment_of, wait_until_ended, words_of
 
 _TOLERANCE = 0.05  # seconds; psutil derives a start time from clock ticks
 
@@ -68,7 +69,7 @@ class ChildrenFile:
         for entry in left:
             with contextlib.suppress(OSError):
                 Path(entry.socket).unlink()
-        psutil.wait_procs(ended, timeout=5)
+        wait_until_ended(ended, 5)
         self._entries = {}
         self._save()
         return alive
@@ -101,10 +102,12 @@ def _process(pid: int) -> psutil.Process | None:
 
 def _members(sessions: Mapping[int, Entry]) -> Iterator[tuple[psutil.Process, Entry]]:
     """The processes in the sessions that these entries led; only those that have the entry's folder in their environment."""
-    for process in psutil.process_iter() if sessions else ():
+    for pid in psutil.pids() if sessions else ():  # not process_iter: it remembers what bore a pid before
         try:
-            entry = sessions.get(os.getsid(process.pid))
-            if entry and process.environ().get("XDG_CONFIG_HOME") == entry.config_home:
+            if (entry := sessions.get(os.getsid(pid))) is None:
+                continue
+            process = psutil.Process(pid)
+            if environment_of(process).get("XDG_CONFIG_HOME") == entry.config_home:
                 yield process, entry
         except (psutil.Error, OSError):
             continue
@@ -129,6 +132,6 @@ def _same_process(entry: Entry) -> bool:
             or abs(process.create_time() - entry.started) > _TOLERANCE
         ):
             return False
-        return entry.program in process.cmdline()
+        return entry.program in words_of(process)
     except psutil.Error:
         return False

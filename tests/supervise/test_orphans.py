@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def entry(process: subprocess.Popen[bytes], **changes: object) -> Entry:
 def test_an_orphan_is_killed_and_forgotten(tmp_path: Path, sleeper):
     ChildrenFile(tmp_path / "c.json").add(entry(sleeper))
     assert [e.pid for e in ChildrenFile(tmp_path / "c.json").reap()] == [sleeper.pid]
-    assert not psutil.pid_exists(sleeper.pid)  # killed, and reaped since it is ours here
+    assert sleeper.wait(timeout=0) == -signal.SIGKILL  # it had ended when that returned
     assert ChildrenFile(tmp_path / "c.json").reap() == []
 
 
