@@ -22,8 +22,8 @@ description   ``/openapi.json``, made of ``operations``: every route as clients 
 passage       ``/v1/chat/completions``: passed through, checked, under the name that was asked for
 scripted      the same translated, for a model with a Go template
 performance   a chat's answer as events: by the engine's own template, or by a Go template
-completions   ``/v1/completions``; ``embeddings``, ``rerank``, ``responses``: the endpoints of those names
-openai        ``/v1/models``, ``/v1/audio/transcriptions``, and images, which are refused
+completions   ``/v1/completions``; ``embeddings``, ``rerank``, ``responses``, ``transcriptions``: the endpoints of those names
+openai        ``/v1/models``, and images, which are refused
 anthropic     ``/v1/messages`` and ``/v1/messages/count_tokens``
 engine_routes llama.cpp's own endpoints, and ``/upstream/{model}/…``
 media         images by address, fetched where that is allowed

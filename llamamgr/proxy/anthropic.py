@@ -35,7 +35,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)
-    script = script_for(model, persona, has_media=asked.has_media)
+    script = script_for(model, persona)
     asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona))
     if script is not None:  # the engine repeats the start of an answer only when it renders the prompt itself
         asked = msgspec.structs.replace(asked, prefill="")
@@ -48,7 +48,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)
-    chat, script = guided(asked.chat, persona), script_for(model, persona, has_media=asked.has_media)
+    chat, script = guided(asked.chat, persona), script_for(model, persona)
 
     async def attempt(lease: Lease) -> int:
         return await count(lease, chat, script, services.clock())

@@ -153,7 +153,7 @@ class Through:
     """One request to a child, passed as it is, and its answer.
 
     ``body`` is bytes, or pieces to be sent as they come (``length`` bytes, None when that is not known), which can be sent only
-    once. ``text_only`` answers with the ``text`` of a JSON object.
+    once.
     """
 
     def __init__(
@@ -164,8 +164,6 @@ class Through:
         headers: Sequence[tuple[str, str]],
         body: bytes | AsyncIterable[bytes] = b"",
         length: int | None = None,
-        *,
-        text_only: bool = False,
     ) -> None:
         self._request = request
         self._method = method
@@ -173,7 +171,6 @@ class Through:
         self._headers = headers
         self._body = body
         self._length = length
-        self._text_only = text_only
         self._writer = Writer(request, replies.V1_JSON)
         self._used = False
 
@@ -187,9 +184,6 @@ class Through:
         async with open_exchange(
             lease.endpoint, self._method, self._target, tuple(self._headers), upload, self._length
         ) as exchange:
-            if self._text_only and exchange.status == 200:
-                await self._text(await exchange.read())
-                return
             told = [(name, value) for name, value in exchange.headers if name not in _NOT_TOLD]
             self._writer.head(exchange.status, told)
             async for data in exchange:
@@ -202,11 +196,6 @@ class Through:
             raise GenerationFailedError(Failed(502, "the engine died before it answered", "server_error"))
         self._used = True
         return self._body
-
-    async def _text(self, body: bytes) -> None:
-        text = msgspec.json.decode(body, type=dict[str, object]).get("text", "")
-        self._writer.head(200, [("Content-Type", "text/plain; charset=utf-8")])
-        await self._writer.write(str(text).encode())
 
 
 def _last_words(told: Told) -> bytes:

@@ -12,12 +12,13 @@ from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.moments import Stamps
-from llamamgr.proxy.performance import fitting, reading
+from llamamgr.proxy.performance import completion, fitting, marker, reading
 from llamamgr.proxy.relay import GenerationFailedError, Take, Want
 from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
-from llamamgr.wire import engine, ollama
+from llamamgr.wire import engine, ollama, placing
+from llamamgr.wire.engine import EngineCall
 from llamamgr.wire.errors import DialectError, LaterMistakeError
 from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta, Think
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
@@ -124,23 +125,24 @@ class Conversation:
             raise own from None
 
     async def _show_prompt(self, services: Services, want: Want) -> web.Response:
-        prompt = await relay.with_lease(services.children, want, self._prompt)
+        prompt = placing.shown(await relay.with_lease(services.children, want, self._prompt))
         asked = self._asked
         answer = ollama.prompt_answer(self._kind, asked.model, self._stamps(), prompt, len(asked.images))
         return replies.native(answer)
 
     async def _prompt(self, lease: Lease) -> str:
-        """As it would go to the engine, or as the engine would make it."""
+        """As it would go to the engine, or as the engine would make it, with tags for media."""
         asked = self._asked
         chat = ollama.to_chat_request(asked, lease.context, self._model.capabilities, self._persona)
         if self._script is not None:
             return await self._recited(self._script, chat, lease)
         if isinstance(asked, ChatBody):
-            call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
-            return await relay.ask(lease.endpoint, call, engine.read_prompt)
+            return await self._by_engine(
+                lease, engine.apply_template_call(chat.messages, chat.think, chat.tools)
+            )
         if asked.suffix:
             raise DialectError(400, "the engine makes a prompt with a suffix itself, and does not show it")
-        return asked.prompt if asked.raw else await self._rendered(asked, lease)
+        return placing.in_raw(asked.prompt, asked.images) if asked.raw else await self._rendered(asked, lease)
 
     def _new_renderer(self) -> ollama.Renderer:
         clock, since = (
@@ -166,7 +168,8 @@ class Conversation:
             await relay.generate(lease, engine.infill_call(asked.prompt, asked.suffix, shape), self._take)
         elif isinstance(asked, GenerateRequest) and not _wants_chat(asked, model):
             if asked.raw:
-                await self._complete(asked.prompt, lease, self._take)
+                prompt = placing.in_raw(asked.prompt, asked.images)
+                await self._complete(prompt, asked.images, lease, self._take)
             else:
                 await self._go_on(asked, lease)
         else:
@@ -184,7 +187,9 @@ class Conversation:
 
         async def recite(chat: ChatRequest) -> None:
             prompt = await self._recited(script, chat, lease)
-            await self._complete(prompt, lease, reading(script.reader(chat, prompt), self._take))
+            await self._complete(
+                prompt, script.media(chat), lease, reading(script.reader(chat, prompt), self._take)
+            )
 
         await self._fitting(lease, recite)
 
@@ -200,26 +205,27 @@ class Conversation:
             prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
         return prompt
 
-    async def _complete(self, prompt: str, lease: Lease, take: Take) -> None:
-        """By ``/completion``; what comes is gone on from as it is."""
+    async def _complete(self, prompt: str, media: tuple[str, ...], lease: Lease, take: Take) -> None:
+        """By ``/completion``; what comes is gone on from as it is, unless there were media, which tokens cannot tell."""
         asked = self._asked
-        call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
 
         async def itself() -> str:
             return prompt
 
-        if isinstance(asked, GenerateRequest) and not asked.raw:
+        if isinstance(asked, GenerateRequest) and not asked.raw and not media:
             take = self._remembering(lease, itself, take)
-        await relay.generate(lease, call, take)
+        shape = ollama.to_prompt_request(asked, prompt, lease.context, self._persona, media)
+        await relay.generate(lease, await completion(lease, shape), take)
 
     async def _go_on(self, asked: GenerateRequest, lease: Lease) -> None:
         """After a ``context``, by ``/completion``, which does not tell thoughts from the answer: that is done here."""
         prompt = await self._rendered(asked, lease)
         if not ollama.thinking(asked, self._model.capabilities) or asked.response_format is not None:
-            return await self._complete(prompt, lease, self._take)
-        call = engine.completion_call(ollama.to_prompt_request(asked, prompt, lease.context, self._persona))
+            return await self._complete(prompt, asked.images, lease, self._take)
+        shape = ollama.to_prompt_request(asked, prompt, lease.context, self._persona, asked.images)
+        take = self._take if asked.images else self._without_thoughts(asked, lease)
         reader = TemplateAnswer(Marks(), prompt=prompt, thinks=True)
-        return await relay.generate(lease, call, reading(reader, self._without_thoughts(asked, lease)))
+        return await relay.generate(lease, await completion(lease, shape), reading(reader, take))
 
     async def _converse(self, chat: ChatRequest, lease: Lease) -> None:
         """By the engine's chat endpoint."""
@@ -251,11 +257,16 @@ class Conversation:
         if think is None:
             think = ollama.thinking(asked, self._model.capabilities)
         call = engine.apply_template_call(ollama.turns(asked, self._persona), think)
-        prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
+        prompt = await self._by_engine(lease, call)
         if not asked.context:
             return prompt
         before = engine.detokenize_call(asked.context)
         return await relay.ask(lease.endpoint, before, engine.read_content) + prompt
+
+    async def _by_engine(self, lease: Lease, call: EngineCall) -> str:
+        """A prompt that the engine renders, with tags where it has put its markers for media."""
+        prompt = await relay.ask(lease.endpoint, call, engine.read_prompt)
+        return placing.from_markers(prompt, await marker(lease)) if self._asked.images else prompt
 
     async def _take(self, events: Sequence[Event]) -> None:
         data = self._renderer.events(events)

@@ -1,4 +1,4 @@
-"""What OpenAI's API has besides generation: models, transcriptions, and images, which are not served."""
+"""What OpenAI's API has besides generation: models, and images, which are not served."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.core.hub import parse_model_name
 from llamamgr.proxy import replies
-from llamamgr.proxy.bodies import body_of
-from llamamgr.proxy.engine_routes import Through
-from llamamgr.proxy.relay import Want
 from llamamgr.proxy.services import Services, services_of
-from llamamgr.wire import anthropic, multipart, openai
+from llamamgr.wire import anthropic, openai
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.openai import ModelEntry
 
@@ -53,34 +50,6 @@ async def no_images(request: web.Request) -> web.Response:
         501,
         "images are not made here: llama.cpp generates text; send images to a vision model by /v1/chat/completions",
     )
-
-
-async def transcriptions(request: web.Request) -> web.StreamResponse:
-    """``/v1/audio/transcriptions``: the form passes to a model that hears; as ``text`` only the engine's text comes back."""
-    services = services_of(request)
-    content_type = request.headers.get("Content-Type", "")
-    form = multipart.parse(content_type, await body_of(request))
-    name, wanted = form.field("model"), form.field("response_format") or "json"
-    if not name:
-        raise DialectError(400, "model is required", param="model")
-    if not form.has_file("file"):
-        raise DialectError(400, "file is required", param="file")
-    if wanted not in ("json", "text"):
-        raise DialectError(
-            400, f"response_format {wanted!r} is not served; json and text are", param="response_format"
-        )
-    card = await services.resolve(name)
-    if "audio" not in card.capabilities:
-        raise DialectError(400, f'"{name}" does not support audio', param="model")
-    through = Through(
-        request,
-        "POST",
-        "/v1/audio/transcriptions",
-        [("Content-Type", content_type)],
-        form.without("response_format"),
-        text_only=wanted == "text",
-    )
-    return await through.run(Want(card))
 
 
 def _anthropic_list(request: web.Request, cards: list[ModelCard]) -> web.Response:

@@ -11,7 +11,9 @@ from llamamgr.proxy.system import Status
 from llamamgr.wire import openapi_bodies as bodies
 from llamamgr.wire.openapi import METHODS, Answer, Content, Dialect, Operation, Parameter, ref
 from llamamgr.wire.openapi_answers import (
+    BOOLEAN,
     COMPONENTS,
+    NUMBER,
     OBJECT,
     STRING,
     fields,
@@ -308,6 +310,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 (
                     Content("application/json", ref("Transcription")),
                     Content("text/plain", STRING),
+                    Content("text/event-stream", STRING),
                 ),
             ),
         ),
@@ -321,6 +324,10 @@ OPERATIONS: tuple[Operation, ...] = (
                     "model": ref("ModelName"),
                     "file": {"type": "string", "contentMediaType": "application/octet-stream"},
                     "response_format": {"enum": ["json", "text"]},
+                    "stream": BOOLEAN,
+                    "language": STRING,
+                    "prompt": STRING,
+                    "temperature": NUMBER,
                 },
             },
         ),

@@ -39,7 +39,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)
-    script = script_for(model, persona, has_media=asked.has_media)
+    script = script_for(model, persona)
     body = guided_body(asked.body, persona)
     if asked.addresses:
         body = openai_chat.enclosed(body, await enclosures(asked.addresses))

@@ -9,7 +9,9 @@ from llamamgr.proxy import relay
 from llamamgr.proxy.relay import GenerationFailedError, Take
 from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine
-from llamamgr.wire.neutral import ChatRequest, Event
+from llamamgr.wire.engine import EngineCall
+from llamamgr.wire.neutral import ChatRequest, Event, MediaPart, Message, PromptRequest
+from llamamgr.wire.placing import without_tags
 from llamamgr.wire.script import Script
 from llamamgr.wire.shortening import shortened
 from llamamgr.wire.template_answer import TemplateAnswer
@@ -23,8 +25,18 @@ async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: i
         await relay.generate(lease, engine.chat_call(chat), take)
         return
     prompt = script.prompt(chat, now)
-    call = engine.completion_call(script.continuation(chat, prompt))
+    call = await completion(lease, script.continuation(chat, prompt))
     await relay.generate(lease, call, reading(script.reader(chat, prompt), take))
+
+
+async def completion(lease: Lease, asked: PromptRequest) -> EngineCall:
+    """A prompt that was made here, with what this engine knows media by."""
+    return engine.completion_call(asked, await marker(lease) if asked.media else "")
+
+
+async def marker(lease: Lease) -> str:
+    """What stands for an image or a sound in the prompts of this engine."""
+    return await relay.ask(lease.endpoint, engine.props_call(), engine.read_marker)
 
 
 async def fitting(
@@ -60,7 +72,9 @@ def reading(reader: TemplateAnswer, take: Take) -> Take:
 async def count(lease: Lease, chat: ChatRequest, script: Script | None, now: int) -> int:
     """Tokens of the prompt that ``chat`` becomes; on builds that cannot count them, by rendering it and cutting it up."""
     if script is not None:
-        return await _tokens(lease, script.prompt(chat, now))
+        prompt = script.continuation(chat, script.prompt(chat, now))
+        text = await _tokens(lease, without_tags(prompt.prompt))
+        return text + await _tokens_of_media(lease, prompt.media)
     try:
         return await relay.ask(lease.endpoint, engine.count_call(chat), engine.read_count)
     except GenerationFailedError as error:
@@ -68,6 +82,23 @@ async def count(lease: Lease, chat: ChatRequest, script: Script | None, now: int
             raise
     call = engine.apply_template_call(chat.messages, chat.think, chat.tools)
     return await _tokens(lease, await relay.ask(lease.endpoint, call, engine.read_prompt))
+
+
+async def _tokens_of_media(lease: Lease, media: tuple[str, ...]) -> int:
+    """By what they add to a turn, which only the engine knows; 0 on builds that cannot count it."""
+    if not media:
+        return 0
+    with_them = Message("user", parts=tuple(map(MediaPart, media)))
+    try:
+        more, less = [
+            await relay.ask(lease.endpoint, engine.count_call(ChatRequest((turn,))), engine.read_count)
+            for turn in (with_them, Message("user"))
+        ]
+    except GenerationFailedError as error:
+        if error.failed.status != 404:
+            raise
+        return 0
+    return more - less
 
 
 async def _tokens(lease: Lease, prompt: str) -> int:

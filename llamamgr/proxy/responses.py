@@ -132,7 +132,7 @@ async def _prepared(
     check_chat(model, asked.model, has_media=has_media)
     persona = services.persona_of(model)
     chat = guided(asked.chat(before), persona)
-    return model, chat, script_for(model, persona, has_media=has_media)
+    return model, chat, script_for(model, persona)
 
 
 def _known(request: web.Request) -> Remembered:

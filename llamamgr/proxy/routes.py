@@ -19,6 +19,7 @@ from llamamgr.proxy import (
     rerank,
     responses,
     system,
+    transcriptions,
 )
 
 _ENGINE_READS = ("/props", "/slots", "/lora-adapters")
@@ -38,7 +39,7 @@ V1_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/v1/responses/{id}", responses.delete),
     ("GET", "/v1/responses/{id}/input_items", responses.input_items),
     ("POST", "/v1/responses/{id}/cancel", responses.cancel),
-    ("POST", "/v1/audio/transcriptions", openai.transcriptions),
+    ("POST", "/v1/audio/transcriptions", transcriptions.transcriptions),
     ("*", "/v1/images", openai.no_images),
     ("*", "/v1/images/{rest:(?s:.*)}", openai.no_images),
     *(("POST", path, rerank.rerank) for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank", "/rerank")),

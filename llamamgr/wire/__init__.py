@@ -19,9 +19,10 @@ openai       OpenAI's errors and models; ``_chat`` → (engine) → ``_relay`` p
 responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``_answer``; ``_memory`` of them,
              whose items are ``_stored`` in full
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
-embeddings   vectors in three forms; ``rerank``: scores in three forms; ``multipart``: forms with files
+embeddings   vectors in three forms; ``rerank``: scores in three forms; ``transcription``: what is said in a
+             recording; ``multipart``: forms with files
 shortening   a conversation without its oldest turns, when it is longer than the context
-images       media in requests: enclosed, or given by an address
+images       media in requests: enclosed, or given by an address; ``placing``: in prompts that are made here
 openapi      an OpenAPI document out of operations; ``_bodies`` and ``_answers``: what goes in and out
 ===========  ======================================================================
 """

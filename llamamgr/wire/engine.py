@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from llamamgr.wire import neutral
+from llamamgr.wire import neutral, placing
 from llamamgr.wire.engine_errors import UNREADABLE, error_of
 from llamamgr.wire.engine_stream import ChatStream, Completion, CompletionStream
 from llamamgr.wire.errors import ProtocolError
@@ -30,8 +30,10 @@ __all__ = [
     "detokenize_call",
     "error_of",
     "infill_call",
+    "props_call",
     "read_content",
     "read_count",
+    "read_marker",
     "read_prompt",
     "read_tokens",
     "tokenize_call",
@@ -90,14 +92,14 @@ def chat_call(request: ChatRequest) -> EngineCall:
     return EngineCall("POST", "/v1/chat/completions", msgspec.json.encode(body), request.top_logprobs)
 
 
-def completion_call(request: PromptRequest) -> EngineCall:
-    """``POST /completion``, the native endpoint.
+def completion_call(request: PromptRequest, marker: str = "") -> EngineCall:
+    """``POST /completion``, the native endpoint; ``marker`` is what the engine knows media by (``read_marker``).
 
     Of the last chunk only the fields read here are asked for: by default it repeats the whole prompt.
     """
     body: dict[str, object] = {
         **request.sampling,
-        "prompt": request.prompt,
+        "prompt": _prompt(request, marker),
         "stream": True,
         "response_fields": list(Completion.__struct_fields__),
     }
@@ -110,6 +112,13 @@ def completion_call(request: PromptRequest) -> EngineCall:
     if request.logprobs:
         body["n_probs"] = max(1, request.top_logprobs)
     return EngineCall("POST", "/completion", msgspec.json.encode(body), request.top_logprobs)
+
+
+def _prompt(request: PromptRequest, marker: str) -> object:
+    if not request.media:
+        return request.prompt
+    text, media = placing.placed(request.prompt, request.media, marker)
+    return {"prompt_string": text, "multimodal_data": media} if media else text
 
 
 def infill_call(prefix: str, suffix: str, request: PromptRequest) -> EngineCall:
@@ -140,6 +149,11 @@ def count_call(request: ChatRequest) -> EngineCall:
     return EngineCall("POST", f"{call.path}/input_tokens", call.body)
 
 
+def props_call() -> EngineCall:
+    """``GET /props``, what the engine says of itself; read by ``read_marker``."""
+    return EngineCall("GET", "/props", b"")
+
+
 def tokenize_call(content: str, *, add_special: bool = False) -> EngineCall:
     """``POST /tokenize``, control tokens in the text being such; the answer is read by ``read_tokens``."""
     body = {"content": content, "add_special": add_special, "parse_special": True}
@@ -149,6 +163,11 @@ def tokenize_call(content: str, *, add_special: bool = False) -> EngineCall:
 def detokenize_call(tokens: tuple[int, ...]) -> EngineCall:
     """``POST /detokenize``; the answer is read by ``read_content``."""
     return EngineCall("POST", "/detokenize", msgspec.json.encode({"tokens": tokens}))
+
+
+def read_marker(body: bytes) -> str:
+    """What stands for an image or a sound in a prompt: new with each start of an engine, on older builds always the same."""
+    return _read(body, _Props).media_marker
 
 
 def read_prompt(body: bytes) -> str:
@@ -169,6 +188,10 @@ def read_count(body: bytes) -> int:
 def read_content(body: bytes) -> str:
     """The text in an answer of ``/detokenize``; ``ProtocolError`` when there is none."""
     return _read(body, _ContentAnswer).content
+
+
+class _Props(msgspec.Struct):
+    media_marker: str = "<__media__>"
 
 
 class _PromptAnswer(msgspec.Struct):

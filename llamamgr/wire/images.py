@@ -37,6 +37,12 @@ def base64_of(value: str) -> str:
     return value[match.end() :] if match else value
 
 
+def enclosed_in(value: Any) -> str:
+    """The base64 of an OpenAI part's ``image_url`` or ``input_audio``, an object or a text; empty when there is none."""
+    inner = value.get("url", value.get("data")) if isinstance(value, dict) else value
+    return unwrapped(base64_of(inner)) if isinstance(inner, str) else ""
+
+
 def unwrapped(data: str) -> str:
     """Base64 without the line ends that mail puts into it, and that the engine does not take."""
     return data.replace("\n", "").replace("\r", "")

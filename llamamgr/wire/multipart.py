@@ -1,4 +1,4 @@
-"""``multipart/form-data`` as a client sent it: its fields read, single parts taken out, all other bytes kept.
+"""``multipart/form-data`` as a client sent it: its fields read, some of them replaced, all other bytes kept.
 
 Grammar: RFC 7578 and RFC 2046 §5.1, as far as clients of transcription endpoints use it.
 """
@@ -6,6 +6,7 @@ Grammar: RFC 7578 and RFC 2046 §5.1, as far as clients of transcription endpoin
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -40,11 +41,13 @@ class Form(msgspec.Struct, frozen=True):
     def has_file(self, name: str) -> bool:
         return any(part.is_file and part.name == name and part.value for part in self.parts)
 
-    def without(self, name: str) -> bytes:
-        """The form as bytes, but for the fields called ``name``."""
+    def with_fields(self, fields: Mapping[str, str]) -> bytes:
+        """The form as bytes, with these texts for the fields of these names, which come last."""
         dashes = b"--" + self.boundary
-        kept = b"".join(dashes + part.raw for part in self.parts if part.name != name)
-        return kept + dashes + b"--\r\n"
+        kept = [dashes + part.raw for part in self.parts if part.name not in fields]
+        head = '\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+        new = [dashes + head.format(name, value).encode() for name, value in fields.items()]
+        return b"".join((*kept, *new, dashes, b"--\r\n"))
 
 
 def parse(content_type: str, body: bytes) -> Form:

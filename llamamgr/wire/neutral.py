@@ -92,7 +92,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
 
 class PromptRequest(msgspec.Struct, frozen=True):
-    """A prompt, already in the model's own format, to be continued; no template is applied to it."""
+    """A prompt, already in the model's own format, to be continued; no template is applied to it.
+
+    ``media`` are base64; where they stand, ``prompt`` has the tags of ``wire.placing``.
+    """
 
     prompt: str
     sampling: Sampling = {}
@@ -100,6 +103,7 @@ class PromptRequest(msgspec.Struct, frozen=True):
     grammar: str = ""
     logprobs: bool = False
     top_logprobs: int = 0
+    media: tuple[str, ...] = ()
 
 
 class Alternative(msgspec.Struct, frozen=True):

@@ -95,13 +95,14 @@ def refusal(request: Inference, failed: Failed) -> DialectError | None:
 
 
 def to_prompt_request(
-    request: Inference, prompt: str, context: int, persona: Persona = NOBODY
+    request: Inference, prompt: str, context: int, persona: Persona = NOBODY, media: tuple[str, ...] = ()
 ) -> PromptRequest:
-    """For the engine's completion endpoint; ``prompt`` is a raw one, or what the model's template made."""
+    """For the engine's completion endpoint; ``prompt`` is a raw one, or what the model's template made, with tags for ``media``."""
     return PromptRequest(
         prompt=prompt,
         sampling=_sampling(request, context, persona),
         response_format=request.response_format,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
+        media=media,
     )

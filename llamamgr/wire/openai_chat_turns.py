@@ -9,14 +9,17 @@ from typing import Any
 
 import msgspec
 
-from llamamgr.wire import golang
+from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import (
     ChatRequest,
     JsonObject,
     JsonSchema,
+    MediaPart,
     Message,
+    Part,
     ResponseFormat,
+    TextPart,
     Think,
     ToolCall,
 )
@@ -44,6 +47,8 @@ class _Part(msgspec.Struct):
     type: str = "text"
     text: str | None = None
     refusal: str | None = None
+    image_url: dict[str, Any] | str | None = None
+    input_audio: dict[str, Any] | str | None = None
 
 
 class _Function(msgspec.Struct):
@@ -100,7 +105,7 @@ class _Wire(msgspec.Struct):
 
 
 def parse(body: bytes) -> TranslatedChat:
-    """``DialectError`` 400 for what cannot be asked. Media are no matter of this: only an engine's template places them."""
+    """``DialectError`` 400 for what cannot be asked."""
     wire, sound = golang.decode_sound(body, _Wire, "openai.ChatCompletionRequest", {})
     if wire.n is not None and wire.n != 1:
         raise DialectError(
@@ -138,11 +143,14 @@ def _turns(given: list[_Turn]) -> tuple[Message, ...]:
 
 def _message(turn: _Turn, where: str) -> Message:
     calls = enumerate(turn.tool_calls or ())
+    given = () if isinstance(turn.content, str) else tuple(_part(part, where) for part in turn.content or ())
+    has_media = any(isinstance(part, MediaPart) for part in given)
     return Message(
         role="system" if turn.role == "developer" else turn.role or "user",
         content=turn.content
         if isinstance(turn.content, str)
-        else "\n".join(_text(part, where) for part in turn.content or ()),
+        else "\n".join(part.text for part in given if isinstance(part, TextPart) and not has_media),
+        parts=given if has_media else (),
         thinking=turn.reasoning_content or "",
         tool_calls=tuple(_call(call, place) for place, call in calls),
         tool_name=turn.name or "" if turn.role == "tool" else "",
@@ -150,10 +158,15 @@ def _message(turn: _Turn, where: str) -> Message:
     )
 
 
-def _text(part: _Part, where: str) -> str:
+def _part(part: _Part, where: str) -> Part:
+    if part.type in ("image_url", "input_audio"):
+        data = images.enclosed_in(part.image_url if part.type == "image_url" else part.input_audio)
+        if not data:
+            raise DialectError(400, f"{where}: {part.type} without data", param=where)
+        return MediaPart(data)
     if part.type not in ("text", "refusal", "input_text", "output_text"):
         raise DialectError(400, f"{where}: content of type {part.type!r} is not served", param=where)
-    return part.text or part.refusal or ""
+    return TextPart(part.text or part.refusal or "")
 
 
 def _call(call: _Call, place: int) -> ToolCall:

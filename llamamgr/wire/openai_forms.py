@@ -5,6 +5,7 @@ functions               what tools were called before there were any, with ``fun
 custom tools            take a text; each is offered as a function of one text
 probabilities alone     without ``top_logprobs`` there are no rivals; the engine tells twenty, and none at all of 0
 refusals, text files    in the content of turns: they are texts
+images                  as a bare text instead of an object, which Ollama takes, too
 ======================  ===============================================================================================
 """
 
@@ -101,7 +102,7 @@ def _function(custom: _Custom) -> msgspec.Raw:
 
 def is_plain(part: Mapping[str, Any]) -> bool:
     """True for a part of content that the engine takes as it is."""
-    return part.get("type") not in ("refusal", "file")
+    return part.get("type") not in ("refusal", "file") and not isinstance(part.get("image_url"), str)
 
 
 def respelt(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,6 +141,8 @@ def _part(part: Any, where: str) -> Any:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
+    if kind == "image_url" and isinstance(part.get("image_url"), str):
+        return {**part, "image_url": {"url": part["image_url"]}}
     if kind != "file":
         return part
     file = part.get("file") if isinstance(part.get("file"), dict) else {}

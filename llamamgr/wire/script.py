@@ -16,6 +16,7 @@ from llamamgr.wire.gotemplate import Template, TemplateError
 from llamamgr.wire.neutral import ChatRequest, JsonSchema, Message, PromptRequest, Think
 from llamamgr.wire.ollama_request import GenerateRequest, Inference
 from llamamgr.wire.persona import Persona, marks, template_of
+from llamamgr.wire.placing import tagged
 from llamamgr.wire.template_answer import TemplateAnswer
 
 # the engine's names for one thing, the strongest first
@@ -38,10 +39,10 @@ class Script(msgspec.Struct, frozen=True):
     can_think: bool = False
 
     def prompt(self, chat: ChatRequest, now: int) -> str:
-        """The prompt; ``now`` is nanoseconds since the epoch. ``DialectError`` when the template fails on this chat."""
+        """The prompt, with tags for media; ``now`` is nanoseconds since the epoch. ``DialectError`` when the template fails."""
         today = datetime.datetime.fromtimestamp(now // 10**9, datetime.UTC).date()
         dates = (today.isoformat(), (today - datetime.timedelta(days=1)).isoformat())
-        turns = tuple(turn for turn in chat.messages if isinstance(turn, Message))
+        turns, _ = tagged(_turns(chat))
         try:
             return self.template.prompt(turns, chat.tools, self._think(chat), dates)
         except TemplateError as error:
@@ -50,6 +51,10 @@ class Script(msgspec.Struct, frozen=True):
             raise DialectError(
                 400, f"a tool or its arguments cannot be read: {error}", param="tools"
             ) from None
+
+    def media(self, chat: ChatRequest) -> tuple[str, ...]:
+        """Base64, by the numbers of the prompt's tags."""
+        return tagged(_turns(chat))[1]
 
     def fill_in(self, prompt: str, suffix: str) -> str:
         """The prompt for what stands between two texts; ``DialectError`` when the template fails on it."""
@@ -73,6 +78,7 @@ class Script(msgspec.Struct, frozen=True):
             response_format=_one_call_of(chat.tools) if _is_forced(chat) else chat.response_format,
             logprobs=chat.logprobs,
             top_logprobs=chat.top_logprobs,
+            media=self.media(chat),
         )
 
     def reader(self, chat: ChatRequest, prompt: str) -> TemplateAnswer:
@@ -97,34 +103,31 @@ class Script(msgspec.Struct, frozen=True):
         return effort if isinstance(effort, str) else True
 
 
-def script_for(
-    model: ModelCard, persona: Persona, *, has_media: bool = False, template: str = ""
-) -> Script | None:
+def script_for(model: ModelCard, persona: Persona, *, template: str = "") -> Script | None:
     """By ``template`` or the persona's; None when the file's own chat template is to be applied, by the engine.
 
-    ``DialectError`` for a template that cannot be parsed, and for media where only a Go template could place them.
+    ``DialectError`` for a template that cannot be parsed.
     """
     text = template or persona.template
     if not text:
         return None
-    parsed = template_of(text)
-    if has_media:
-        if model.chat_template:
-            return None
-        raise DialectError(400, "images are not served by a Go template; create the model without TEMPLATE")
-    return Script(text, parsed, "thinking" in model.capabilities)
+    return Script(text, template_of(text), "thinking" in model.capabilities)
 
 
 def script_of(request: Inference, model: ModelCard, persona: Persona) -> Script | None:
     """As ``script_for``, for a request of Ollama's, which may bring a template of its own, or want none (``raw``)."""
     if not isinstance(request, GenerateRequest):
-        return script_for(model, persona, has_media=bool(request.images))
+        return script_for(model, persona)
     if request.raw:
         return None
-    script = script_for(model, persona, has_media=bool(request.images), template=request.template)
+    script = script_for(model, persona, template=request.template)
     if script is not None and request.suffix and not script.template.can_insert:
         return None
     return script
+
+
+def _turns(chat: ChatRequest) -> tuple[Message, ...]:
+    return tuple(turn for turn in chat.messages if isinstance(turn, Message))
 
 
 def _is_forced(chat: ChatRequest) -> bool:

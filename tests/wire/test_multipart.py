@@ -26,12 +26,16 @@ def test_fields_are_read_and_files_are_none() -> None:
     assert form.parts[2].value == b"RIFF\r\n--x\r\n\r\n\x00\xff"
 
 
-def test_a_field_can_be_taken_out_and_all_else_stays() -> None:
+def test_a_field_can_be_replaced_and_all_else_stays() -> None:
     form = multipart.parse("multipart/form-data; boundary=xx", BODY)
-    assert form.without("nothing") == BODY
+    assert form.with_fields({}) == BODY
     start = BODY.index(b"--xx", 1)
     end = BODY.index(b"--xx", start + 1)
-    assert form.without("response_format") == BODY[:start] + BODY[end:]
+    changed = form.with_fields({"response_format": "json", "stream": "true"})
+    assert changed.startswith(BODY[:start] + BODY[end : -len(b"--xx--\r\n")])
+    again = multipart.parse(TYPE, changed)
+    assert (again.field("response_format"), again.field("stream")) == ("json", "true")
+    assert [part.name for part in again.parts] == ["model", "file", "response_format", "stream"]
 
 
 @pytest.mark.parametrize(
@@ -57,4 +61,4 @@ def test_mutated_forms_are_read_or_refused(data: bytes, at: float) -> None:
         form = multipart.parse(TYPE, BODY[:place] + data + BODY[place + len(data) :])
     except DialectError:
         return
-    assert multipart.parse(TYPE, form.without("nothing")).parts == form.parts
+    assert multipart.parse(TYPE, form.with_fields({})).parts == form.parts

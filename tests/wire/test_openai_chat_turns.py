@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.neutral import JsonObject, JsonSchema, Message, ToolCall
+from llamamgr.wire.neutral import JsonObject, JsonSchema, MediaPart, Message, TextPart, ToolCall
 from llamamgr.wire.openai_chat_turns import TranslatedChat, parse
 
 HI = [{"role": "user", "content": "hi"}]
@@ -93,3 +93,16 @@ def test_what_cannot_be_asked_is_refused(body: dict[str, Any], param: str | None
     with pytest.raises(DialectError) as refused:
         read(**body)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_images_and_sounds_keep_their_places() -> None:
+    content = [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"detail": "low", "url": "data:image/png;base64,YQ=="}},
+        {"type": "input_audio", "input_audio": {"data": "Yg==", "format": "wav"}},
+    ]
+    assert read(messages=[{"role": "user", "content": content}]).chat.messages == (
+        Message("user", parts=(TextPart("what?"), MediaPart("YQ=="), MediaPart("Yg=="))),
+    )
+    with pytest.raises(DialectError, match="image_url without data"):
+        read(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])

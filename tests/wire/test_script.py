@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamamgr.core.cards import ModelCard
+from llamamgr.wire import engine, placing
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.gotemplate import compiled
 from llamamgr.wire.neutral import (
@@ -127,14 +128,22 @@ def test_a_tool_that_is_none_is_refused_or_passed_over(tools: bytes) -> None:
     script(TEXT).continuation(asked, "")
 
 
-def test_media_are_left_to_the_files_own_template_where_there_is_one() -> None:
+def test_a_modelfiles_template_comes_before_the_files_own() -> None:
     card = ModelCard("m", "0" * 64, ("/m.gguf",), 1, 0.0, chat_template="{{ messages }}")
-    persona = Persona(template=PLAIN)
-    assert script_for(card, persona) is not None
-    assert script_for(card, persona, has_media=True) is None
-    with pytest.raises(DialectError, match="images are not served by a Go template"):
-        script_for(msgspec.structs.replace(card, chat_template=""), persona, has_media=True)
+    assert script_for(card, Persona(template=PLAIN)) is not None
     assert script_for(card, Persona()) is None
+
+
+def test_media_have_tags_in_the_prompt_and_go_along_with_it() -> None:
+    asked = msgspec.structs.replace(chat(), messages=(Message("user", "hi", images=("YQ==",)),))
+    by = script("{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }}")
+    prompt = by.prompt(asked, 0)
+    assert placing.shown(prompt) == "<user>[img-0]hi"
+    call = engine.completion_call(by.continuation(asked, prompt), "<m>")
+    assert msgspec.json.decode(call.body)["prompt"] == {
+        "prompt_string": "<user><m>hi",
+        "multimodal_data": ["YQ=="],
+    }
 
 
 @given(
