@@ -25,7 +25,7 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 pytestmark = [pytest.mark.real, pytest.mark.timeout(SECONDS + 300)]
 CLIENTS = 8
 LONG = SECONDS >= 600  # on a machine that has nothing else to do
-LAG = 20.0  # ms, p99
+LAG = 20.0 if LONG else 250.0  # ms, p99; a short run shares its cores with other tests, and waits its turn
 GROWTH = 1.0 if LONG else 60.0  # MB a minute; a short run is still filling its caches
 
 
@@ -66,16 +66,10 @@ async def test_every_request_ends_exactly_once_and_nothing_leaks(crowded: Daemon
     assert len(list((crowded.home / "run").glob("c[0-9]*.sock"))) <= len(crowded.children())
     until(lambda: process.num_fds() <= settled + 4, 15)
     assert watcher.growth < GROWTH
-    assert watcher.lag < allowed_lag(watcher)
+    assert watcher.lag < LAG + watcher.noise
     for model, said in SAYS.items():
         if model != "odd":
             assert said in ask(crowded, model).data.decode()
-
-
-def allowed_lag(watcher: Watcher) -> float:
-    """The promise, and this machine's own lateness; a short run shares its cores with other tests, and waits its turn."""
-    crowd = 1.0 if LONG else max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    return LAG * crowd + watcher.noise
 
 
 def pids(daemon: Daemon) -> set[int]:
@@ -108,7 +102,7 @@ def report(clients: Clients, faults: Faults, watcher: Watcher) -> None:
         ]
         print(f"| {' | '.join(cells)} |")
     print(
-        f"\nloop lag p99 at most {watcher.lag:.1f} ms (allowed: {allowed_lag(watcher):.1f} ms, of which "
+        f"\nloop lag p99 at most {watcher.lag:.1f} ms (allowed: {LAG + watcher.noise:.1f} ms, of which "
         f"{watcher.noise:.1f} ms a process that only sleeps is late here)\n"
         f"memory grew by {watcher.growth:+.2f} MB a minute over the second half"
     )

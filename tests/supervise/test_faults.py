@@ -207,8 +207,12 @@ async def test_a_slot_that_is_stuck_while_others_go_on_costs_only_its_own_reques
     monkeypatch.setattr(watch, "INTERVAL", 0.05)
     monkeypatch.setattr(child, "Progress", lambda: Progress(Rules(quiet=0.3, intervals=1.0, others=20)))
     prompts = {"stuck": "BEWARE", "well": ENDLESS}
-    async with supervisor(fake_build("stuck=BEWARE")) as owner, owner.acquire(model()) as stuck:
-        async with owner.acquire(model()) as well, asyncio.TaskGroup() as tasks:
+    async with (
+        supervisor(fake_build("stuck=BEWARE")) as owner,
+        owner.acquire(model()) as stuck,
+        asyncio.TaskGroup() as tasks,
+    ):
+        async with owner.acquire(model()) as well:
             assert well.child == stuck.child
             asked = {name: tasks.create_task(_generate(stuck, text)) for name, text in prompts.items()}
             await until(lambda: owner._plan.children[stuck.child].superseded)
