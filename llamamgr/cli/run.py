@@ -74,13 +74,17 @@ def _known_by_name(model: str) -> tuple[str, bool]:
 def _run_on_daemon(model: str, text: str | None, wishes: Wishes, keep_alive: str) -> None:
     from llamamgr.cli.engine import ready_engine
     from llamamgr.cli.partners import OnDaemon
+    from llamamgr.core.hub import parse_model_name
     from llamamgr.daemon.client import Control
     from llamamgr.daemon.spawn import ensure_daemon
     from llamamgr.host.paths import Paths
 
     paths = Paths.of_environment()
-    if sys.stdin.isatty() and Control(paths).ping() is None:
-        ready_engine(paths, model=model)  # where there is none, a person is asked before anything starts
+    if Control(paths).ping() is None:
+        parse_model_name(model)
+        ready_engine(
+            paths, model=model
+        )  # where there is none, this is told, or a person asked, before anything starts
     partner = OnDaemon(ensure_daemon(paths), model, keep_alive)
     if text is None:
         partner.load(model)

@@ -223,6 +223,8 @@ def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
     for left in mirror.parent.glob(f"{mirror.name}.partial-*"):
         shutil.rmtree(left, ignore_errors=True)
     partial = mirror.with_name(f"{mirror.name}.partial-{os.getpid()}")
+    if without_login(url) != url:
+        partial.mkdir(mode=0o700)  # git writes the whole address into its configuration
     try:
         _remote(
             ["git", "clone", "--progress", "--bare", "--filter=blob:none", "--", url, str(partial)],

@@ -19,11 +19,11 @@ from llamamgr.core.cards import BORROWED, Build, BuildCard, InstanceSpec, Source
 from llamamgr.core.errors import ConflictError, MissingToolError, NotFoundError, VerifyFailedError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import find_tool, processor
-from llamamgr.host.files import locked, write_atomic
+from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import RPC_TARGETS, SERVER, Progress, Report
 from llamamgr.instances.recipes import recipe_for, recipes
-from llamamgr.instances.store import Store, build_id, dump, read_build
+from llamamgr.instances.store import Store, build_id, read_build, write_card
 from llamamgr.instances.verify import SelfTest, probe, self_test
 
 
@@ -81,7 +81,7 @@ def borrowed(server: Path, paths: Paths, test: SelfTest) -> Build:
                 shutil.rmtree(scratch, ignore_errors=True)
                 try:
                     card = _card(BORROWED, folder.name, server, scratch, paths, test, lambda progress: None)
-                    write_atomic(scratch / "build.toml", dump(card))
+                    write_card(scratch / "build.toml", card)
                     scratch.rename(folder)
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)

@@ -259,7 +259,7 @@ class Workshop:
         An unverified build leaves ``current`` and an existing ``instance.toml`` alone and replaces earlier ones that were never
         current, unless it is ``accepted`` as it is. ``passed`` is told each step when it is done.
         """
-        write_atomic(made / "build.toml", dump(card))
+        write_card(made / "build.toml", card)
         passed("card")
         builds = self.folder / "builds"
         builds.mkdir(exist_ok=True)
@@ -287,7 +287,7 @@ class Workshop:
         """Record what is wanted. Whether the instance is pinned may have changed during a build, and is left as it is."""
         former = self.former
         pinned = former.spec.pinned if former else spec.pinned
-        write_atomic(self.folder / "instance.toml", dump(msgspec.structs.replace(spec, pinned=pinned)))
+        write_card(self.folder / "instance.toml", msgspec.structs.replace(spec, pinned=pinned))
 
     def _drop_unverified(self) -> None:
         former = self.former
@@ -381,6 +381,14 @@ def _load(path: Path, card: type[Card]) -> Card:
 def build_id(number: int, commit: str, arch: str) -> str:
     """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
     return f"b{number}-{re.sub(r'[^A-Za-z0-9._]+', '-', commit)}-{arch}"
+
+
+def write_card(path: Path, card: msgspec.Struct) -> None:
+    """``card`` as TOML, by rename; for its owner's eyes only where an address in it has what somebody logs in with."""
+    from llamamgr.host.git import without_login  # runs programs, which who only reads does not
+
+    text = dump(card)
+    write_atomic(path, text, 0o600 if without_login(text) != text else 0o644)
 
 
 def dump(card: msgspec.Struct) -> str:

@@ -13,9 +13,8 @@ import msgspec
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import ConflictError, NotFoundError
-from llamamgr.host.files import write_atomic
 from llamamgr.instances.ledger import Mark, Why, read_ledger, write_ledger
-from llamamgr.instances.store import Instance, Store, dump, point
+from llamamgr.instances.store import Instance, Store, point, write_card
 
 
 def fall_back(store: Store, name: str, bad_build_id: str, reason: str) -> Build | None:
@@ -76,7 +75,7 @@ def set_pinned(store: Store, name: str, pinned: bool) -> bool:
         spec = store.instance(name).spec
         if spec.pinned == pinned:
             return False
-        write_atomic(folder / "instance.toml", dump(msgspec.structs.replace(spec, pinned=pinned)))
+        write_card(folder / "instance.toml", msgspec.structs.replace(spec, pinned=pinned))
         return True
 
 

@@ -84,7 +84,7 @@ def test_a_restart_takes_the_daemons_own_address_for_free(running: dict[str, Any
     assert _pid() != running["pid"]
 
 
-@pytest.mark.parametrize("command", [("daemon", "start"), ("run", "selftest", "hello")])
+@pytest.mark.parametrize("command", [("daemon", "start"), ("pull", "llama3.2")])
 def test_a_start_in_the_background_fails_as_serve_does(command: tuple[str, ...], taken: int) -> None:
     for changes, code in (
         ({"LLAMAMGR_HOST": f"127.0.0.1:{taken}"}, 5),

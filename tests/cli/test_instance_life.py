@@ -372,6 +372,10 @@ def test_with_nothing_there_the_ways_are_printed_and_on_a_terminal_asked(tmp_pat
         done.returncode == 7 and "brew install llama.cpp" in done.stderr and "llamamgr install" in done.stderr
     )
     assert not (tmp_path / "log").exists()
+    done = llamamgr("run", "selftest", "hello", PATH=str(tools))
+    assert done.returncode == 7 and done.stderr.startswith(
+        "error: no llama.cpp is installed"
+    )  # and no daemon started
     monkeypatch.setenv("PATH", str(tools))
     terminal = pexpect.spawn(sys.executable, ["-m", "llamamgr", "llama-bench"], cwd=str(ROOT), timeout=30)
     terminal.expect("No llama.cpp is installed")

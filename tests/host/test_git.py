@@ -1,6 +1,10 @@
 """git: mirrors whole or not at all, commits counted truly, every failure told."""
 
+import functools
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -254,3 +258,30 @@ def test_what_somebody_logs_in_with_is_told_to_nobody(tmp_path):
 )
 def test_an_address_is_shown_without_the_login(url, shown):
     assert git.without_login(url) == shown
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *said: object) -> None:
+        """Nothing, to nobody."""
+
+
+@pytest.fixture
+def address(origin: Path) -> Iterator[str]:
+    """Of the repository, served as plain files on loopback; git logs in there as nobody asked it to."""
+    command(origin, "update-server-info")
+    handler = functools.partial(_Quiet, directory=str(origin / ".git"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("login", "mode"), [("token:secret@", 0o700), ("", 0o755)])
+def test_a_mirror_whose_address_has_a_login_is_for_its_owner_alone(address, tmp_path, login, mode):
+    mirror = tmp_path / "mirrors" / "m.git"
+    git.update_mirror(f"http://{login}{address}", mirror)
+    assert git.find_commit(mirror).number == 3
+    assert f"http://{login}{address}" in (mirror / "config").read_text()
+    assert mirror.stat().st_mode & 0o777 == mode

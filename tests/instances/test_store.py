@@ -54,6 +54,16 @@ def test_what_was_published_is_read_back_whole(store):
     assert Path(made.tool("llama-server")).read_text() == "b1"
 
 
+@pytest.mark.parametrize(("login", "mode"), [("token:secret@", 0o600), ("", 0o644)])
+def test_cards_with_a_login_in_an_address_are_for_their_owner_alone(store, login, mode):
+    with store.changing("default") as workshop:
+        source = Source("git", f"https://{login}example.com/x", "b1")
+        build = publish_in(workshop, "b1", source=source)
+    for card in (Path(build.root) / "build.toml", Path(build.root).parents[1] / "instance.toml"):
+        assert card.stat().st_mode & 0o777 == mode
+    assert store.instance("default").spec.source == source
+
+
 def test_an_empty_store_is_no_fault(store):
     assert store.instances() == ((), ())
     with pytest.raises(MissingToolError) as caught:
