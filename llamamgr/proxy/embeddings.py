@@ -30,8 +30,9 @@ async def embed(request: web.Request) -> web.Response:
     services = services_of(request)
     since = services.clock()
     asked = await _asked(services, embeddings.parse_embed, await body_of(request))
-    found, load = await _found(services, asked, await _model(services, asked.model))
-    return replies.native(embeddings.embed_answer(asked.model, found, services.clock() - since, load))
+    found, loaded = await _found(services, asked, await _model(services, asked.model))
+    told = embeddings.embed_answer(asked.model, found, services.clock() - since, loaded - since)
+    return replies.native(told)
 
 
 async def legacy_embeddings(request: web.Request) -> web.Response:
@@ -60,14 +61,15 @@ async def _model(services: Services, name: str) -> ModelCard:
 
 
 async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) -> tuple[Embeddings, int]:
-    """The vectors, and the nanoseconds that the load took. Without inputs the model, whichever, is loaded all the same."""
+    """The vectors, and when there was a model to ask. Without inputs the model, whichever, is loaded all the same."""
     if asked.inputs and "embedding" not in model.capabilities:
         raise DialectError(501, embeddings.UNSUPPORTED, param="model")
 
     async def attempt(lease: Lease) -> tuple[Embeddings, int]:
+        loaded = services.clock()
         found = await _ask(lease, asked) if asked.inputs else Embeddings((), 0)
         lease.tokens.add(found.tokens, 0, 0)
-        return found, int(lease.load_seconds * 1e9)
+        return found, loaded
 
     want = Want(model, LoadOptions(**msgspec.structs.asdict(asked.load)), asked.keep_alive)
     return await relay.with_lease(services.children, want, attempt)

@@ -33,17 +33,13 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right of one request to use one child, held until its last byte. ``load_seconds`` is what it waited for the load.
-
-    ``tokens`` takes what the engine says it read and made.
-    """
+    """The right of one request to use one child, held until its last byte. ``tokens`` takes what the engine says it read and made."""
 
     child: str
     endpoint: Endpoint
     model: ModelCard
     build: Build
     context: int
-    load_seconds: float = 0.0
     tokens: Tokens = msgspec.field(default_factory=Tokens)
 
 

@@ -208,7 +208,7 @@ class Supervisor:
         tally = self.tally.of(wish.model.name)
         tally.wait_seconds.observe(waited)
         endpoint, context = running.child.endpoint, wish.shape.context
-        return Lease(child_id, endpoint, wish.model, wish.build, context, waited, tally.tokens)
+        return Lease(child_id, endpoint, wish.model, wish.build, context, tally.tokens)
 
     async def _granted(self, order: Order, hold: _Acquisition) -> str:
         if self._closing:

@@ -74,7 +74,7 @@ class TestChildren:
         try:
             endpoint = Endpoint(socket=running.launched.socket)
             tokens = self.tally.of(model.name).tokens
-            yield Lease(running.child, endpoint, model, BUILD, running.context, 0.001, tokens)
+            yield Lease(running.child, endpoint, model, BUILD, running.context, tokens)
         finally:
             self.leases -= 1
 
