@@ -32,6 +32,13 @@ _BERTS = (
     "eurobert",
 )
 ENCODERS = frozenset((*_BERTS, "t5encoder", "gemma-embedding"))
+_FIM_KEYS = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
+_FIM_PREFIXES = (
+    *("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>"),
+    *("<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"),
+)
+# as elements of an array of strings, each after its length
+_FIM_TOKENS = tuple(len(text).to_bytes(8, "little") + text for text in map(str.encode, _FIM_PREFIXES))
 _THINKING_MARKS = ("enable_thinking", "<think>", "reasoning_content", "reasoning_effort")
 
 
@@ -133,11 +140,12 @@ def is_reranker(header: Header) -> bool:
     )
 
 
-def capabilities(header: Header) -> tuple[str, ...]:
-    """Ollama's words for what the model can do, by its template's text and its tokens.
+def capabilities(header: Header, raw: bytes = b"") -> tuple[str, ...]:
+    """Ollama's words for what the model can do, by its template's text and its tokens; ``raw`` are the header's bytes.
 
     llama.cpp knows better once it has run the template (``/props``); before a load the text has to do. ``rerank``
-    is a word of ours: Ollama has no such models.
+    is a word of ours: Ollama has no such models. Many files do not say which tokens begin a gap to be filled:
+    llama.cpp knows them by their texts (source: src/llama-vocab.cpp), and so they are looked for here.
     """
     if is_reranker(header):
         return ("rerank",)
@@ -148,7 +156,8 @@ def capabilities(header: Header) -> tuple[str, ...]:
         "tools": "tools" in template or "tool_calls" in template,
         "thinking": any(mark in template for mark in _THINKING_MARKS),
         "completion": True,
-        "insert": "tokenizer.ggml.fim_pre_token_id" in header.metadata,
+        "insert": any(key in header.metadata for key in _FIM_KEYS)
+        or any(mark in raw for mark in _FIM_TOKENS),
     }
     return tuple(word for word, present in found.items() if present)
 

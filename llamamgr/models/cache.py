@@ -11,7 +11,7 @@ import msgspec
 
 from llamamgr.models.facts import FileFacts
 
-_VERSION = 2  # raise it when the facts of an unchanged file would now be read differently
+_VERSION = 3  # raise it when the facts of an unchanged file would now be read differently
 _WAIT = 2.0  # seconds for another process's write
 
 

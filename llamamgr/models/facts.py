@@ -55,7 +55,7 @@ def read_facts(path: str, size: int, modified: int) -> FileFacts:
     if header.file_size > size:
         missing = f"incomplete: {size:,} of {header.file_size:,} bytes are there"
         return FileFacts(path, size, modified, problem=missing)
-    facts = _facts(header, path, size, modified, digest)
+    facts = _facts(header, head[: header.data_offset], path, size, modified, digest)
     absurd = [name for name in _NUMBERS if not 0 <= getattr(facts, name) <= _LARGEST]
     if absurd:
         return FileFacts(
@@ -78,12 +78,14 @@ def load_header(path: Path, *, arrays: int | None = SHORT_ARRAY) -> tuple[Header
     raise GgufError(f"the header is longer than {_STEPS[-1]:,} bytes")
 
 
-def _facts(header: Header, path: str, size: int, modified: int, digest: str) -> FileFacts:
+def _facts(header: Header, raw: bytes, path: str, size: int, modified: int, digest: str) -> FileFacts:
     stem = Path(path).stem
     kind = gguf_facts.kind(header, stem)
     split = gguf_facts.split(header, stem)
     is_projector = kind == "projector"
-    known = gguf_facts.projector_capabilities(header) if is_projector else gguf_facts.capabilities(header)
+    known = (
+        gguf_facts.projector_capabilities(header) if is_projector else gguf_facts.capabilities(header, raw)
+    )
     return FileFacts(
         path,
         size,

@@ -23,7 +23,7 @@ from llamamgr.wire import anthropic
 from llamamgr.wire.anthropic import MessagesRequest, Renderer
 from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import Event, PromptRead, Sampling
-from llamamgr.wire.script import Script, script_for
+from llamamgr.wire.script import Script, check_tools, script_for
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -37,6 +37,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     persona = services.persona_of(model)
     script = script_for(model, persona)
     asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona))
+    check_tools(script, asked.chat, model)
     if script is not None:  # the engine repeats the start of an answer only when it renders the prompt itself
         asked = msgspec.structs.replace(asked, prefill="")
     return await Conversation(request, asked, script).run(want_of(model))
@@ -49,6 +50,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     check_chat(model, asked.model, has_media=asked.has_media)
     persona = services.persona_of(model)
     chat, script = guided(asked.chat, persona), script_for(model, persona)
+    check_tools(script, chat, model)
 
     async def attempt(lease: Lease) -> int:
         return await count(lease, chat, script, services.clock())

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler
 from llamamgr.proxy import catalogue, gate, models, native, replies
 from llamamgr.proxy.routes import V1_ROUTES
 from llamamgr.proxy.services import SERVICES, Services, services_of
+from llamamgr.wire import ollama
 
 __all__ = ["Services", "add_public_routes", "build_app"]
 
@@ -39,7 +40,8 @@ async def root(request: web.Request) -> web.Response:
 
 
 async def version(request: web.Request) -> web.Response:
-    return replies.native(b'{"version":"%s"}' % services_of(request).version.encode())
+    """Whose API this is, since clients decide by that whether they may talk to it; our own is in ``/api/system/status``."""
+    return replies.native(b'{"version":"%s"}' % ollama.API_VERSION.encode())
 
 
 async def health(request: web.Request) -> web.Response:

@@ -18,6 +18,8 @@ from llamamgr.supervise.lease import ChildStatus
 from llamamgr.wire import golang, ollama
 from llamamgr.wire.errors import DialectError
 
+_COPILOT = "GitHubCopilotChat/"  # shows a model by what is to be its file's name; Ollama tells it the one it asked for
+
 
 async def tags(request: web.Request) -> web.Response:
     return _json({"models": [details.tags_entry(card) for card in await _cards(services_of(request))]})
@@ -36,7 +38,10 @@ async def show(request: web.Request) -> web.Response:
         # here the whole name is told, tag and all
         name = parse_model_name(asked.model).short
         raise NotFoundError(f"model '{name}' not found", error.hint) from None
-    return _json(await asyncio.to_thread(_shown, services, card, asked))
+    shown = await asyncio.to_thread(_shown, services, card, asked)
+    if request.headers.get("User-Agent", "").startswith(_COPILOT):
+        shown["model_info"]["general.basename"] = asked.model
+    return _json(shown)
 
 
 def _shown(services: Services, card: ModelCard, asked: ollama.ShowRequest) -> dict[str, Any]:

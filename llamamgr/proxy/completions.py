@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 
+import msgspec
 from aiohttp import web
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
@@ -18,7 +20,9 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import engine, openai_completions
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
+from llamamgr.wire.ollama_translate import full_name
 from llamamgr.wire.openai_completions import CompletionRequest, Renderer
+from llamamgr.wire.script import Script, script_for
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -27,8 +31,22 @@ async def completions(request: web.Request) -> web.StreamResponse:
     model = await services.resolve(asked.model)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{asked.model}" does not support completion', param="model")
-    asked = openai_completions.guided(asked, services.persona_of(model))
+    persona = services.persona_of(model)
+    asked = openai_completions.guided(asked, persona)
+    if asked.suffix:
+        asked = _with_gap(asked, model, script_for(model, persona))
     return await Continuation(request, asked).run(want_of(model))
+
+
+def _with_gap(asked: CompletionRequest, model: ModelCard, script: Script | None) -> CompletionRequest:
+    """A text with a gap as the model's Go template puts it, or for the engine to do so; ``DialectError`` for who knows neither."""
+    [before] = asked.prompts
+    if script is not None and script.template.can_insert:
+        prompt = script.fill_in(str(before), asked.suffix)
+        return msgspec.structs.replace(asked, prompts=(prompt,), suffix="")
+    if "insert" not in model.capabilities:
+        raise DialectError(400, f"{full_name(model.name)} does not support insert", param="suffix")
+    return asked
 
 
 class Continuation:

@@ -159,7 +159,9 @@ class Conversation:
 
     async def _attempt(self, lease: Lease) -> None:
         self._renderer = self._new_renderer()
-        self._renderer.load_duration = self._clock() - self._since  # so Ollama counts it: until there was a model to ask
+        self._renderer.load_duration = (
+            self._clock() - self._since
+        )  # so Ollama counts it: until there was a model to ask
         asked, model, persona = self._asked, self._model, self._persona
         if self._script is not None:
             await self._perform(self._script, lease)

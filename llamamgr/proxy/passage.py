@@ -20,7 +20,7 @@ from llamamgr.proxy.services import Services, services_of
 from llamamgr.proxy.upstream import Exchange, ask, open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
-from llamamgr.wire import images, openai, openai_chat
+from llamamgr.wire import golang, images, openai, openai_chat
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.engine_stream import usage_in
 from llamamgr.wire.errors import DialectError
@@ -37,7 +37,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     fetching = services.config.server.fetch_media
     asked = openai_chat.prepare(await body_of(request), fetching=fetching)
     model = await services.resolve(asked.model)
-    check_chat(model, asked.model, has_media=asked.has_media)
+    check_chat(model, asked.model, has_media=asked.has_media, thinks=asked.thinks)
     persona = services.persona_of(model)
     script = script_for(model, persona)
     body = guided_body(asked.body, persona)
@@ -46,15 +46,18 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     if body is not asked.body:
         asked = msgspec.structs.replace(asked, body=body)
     if script is not None:
-        return await Scripted(request, asked, script).run(want_of(model))
+        return await Scripted(request, asked, script, model).run(want_of(model))
     if asked.stream:
         return await Passage(request, asked).run(want_of(model))
     answer = await _whole(services, want_of(model), asked)
     return replies.v1(answer if asked.shape is AS_IT_COMES else Reshaping(asked.shape).whole(answer))
 
 
-def check_chat(model: ModelCard, name: str, *, has_media: bool) -> None:
+def check_chat(model: ModelCard, name: str, *, has_media: bool, thinks: bool = False) -> None:
     """``DialectError`` 400 when ``model``, asked for as ``name``, cannot do what is asked."""
+    if thinks and "thinking" not in model.capabilities:
+        param = "reasoning_effort"
+        raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking", param=param)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{name}" does not support chat', param="model")
     if has_media and not {"vision", "audio"} & set(model.capabilities):

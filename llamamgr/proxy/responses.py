@@ -30,7 +30,7 @@ from llamamgr.wire.responses_answer import Renderer
 from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import Recall, ResponseRequest
 from llamamgr.wire.responses_stored import outputs, page_answer, page_of, stored
-from llamamgr.wire.script import Script, script_for
+from llamamgr.wire.script import Script, check_tools, script_for
 
 
 class Parse(Protocol):
@@ -129,10 +129,11 @@ async def _prepared(
     before = known.turns if known is not None else ()
     model = await services.resolve(asked.model)
     has_media = any(turn.parts for turn in (*before, *asked.turns))
-    check_chat(model, asked.model, has_media=has_media)
+    check_chat(model, asked.model, has_media=has_media, thinks=bool(asked.think))
     persona = services.persona_of(model)
-    chat = guided(asked.chat(before), persona)
-    return model, chat, script_for(model, persona)
+    chat, script = guided(asked.chat(before), persona), script_for(model, persona)
+    check_tools(script, chat, model)
+    return model, chat, script
 
 
 def _known(request: web.Request) -> Remembered:

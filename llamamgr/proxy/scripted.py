@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.delivery import deliver
 from llamamgr.proxy.performance import perform
@@ -20,17 +21,18 @@ from llamamgr.wire.neutral import Event
 from llamamgr.wire.openai_chat import Passing
 from llamamgr.wire.openai_chat_answer import Head, Renderer
 from llamamgr.wire.openai_forms import AS_IT_COMES, Reshaping
-from llamamgr.wire.script import Script
+from llamamgr.wire.script import Script, check_tools
 
 
 class Scripted:
     """One answer on its way, as a stream of chunks or one completion."""
 
-    def __init__(self, request: web.Request, asked: Passing, script: Script) -> None:
+    def __init__(self, request: web.Request, asked: Passing, script: Script, model: ModelCard) -> None:
         self._request = request
         self._asked = asked
         self._script = script
         self._translated = openai_chat_turns.parse(asked.body)
+        check_tools(script, self._translated.chat, model)
         self._writer = Writer(request, replies.EVENTS)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._now = services_of(request).clock()

@@ -33,7 +33,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right of one request to use one child, held until its last byte. ``tokens`` takes what the engine says it read and made."""
+    """The right of one request to use one child, held until its last byte. ``tokens`` takes what the engine read and made."""
 
     child: str
     endpoint: Endpoint

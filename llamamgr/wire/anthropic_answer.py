@@ -27,6 +27,7 @@ from llamamgr.wire.neutral import (
     Usage,
 )
 from llamamgr.wire.seals import sealed
+from llamamgr.wire.shortening import TOO_LONG
 
 _TYPES = {
     400: "invalid_request_error",
@@ -57,6 +58,8 @@ def stream_error(status: int, message: str) -> bytes:
 
 def _error(status: int, message: str) -> dict[str, object]:
     kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+    if told := TOO_LONG.search(message):  # agents know by these words that they must compact a conversation
+        message = f"prompt is too long: {told[1]} tokens > {told[2]} maximum"
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
@@ -183,14 +186,20 @@ class Renderer:
                 return self._delta("thinking", text)
             case ToolCallDelta():
                 return self._call(event)
-            case PromptRead(total=total, cached=cached):
-                return (_PING if self.started else self.start(total, cached)) if self._stream else b""
+            case PromptRead():
+                return self._read(event) if self._stream else b""
             case Finished():
                 self._finished = event
                 return self._end(event) if self._stream else b""
             case Failed():
                 self.failure = event
                 return stream_error(event.status, event.message) if self._stream else b""
+
+    def _read(self, seen: PromptRead) -> bytes:
+        """The start, and then a ping for each look at a prompt that takes long; once it is read something better follows."""
+        if not self.started:
+            return self.start(seen.total, seen.cached)
+        return _PING if seen.read < seen.total else b""
 
     def whole(self) -> bytes:
         """The answer to a request without ``stream``, once ``Finished`` has come."""

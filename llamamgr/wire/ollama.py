@@ -26,7 +26,11 @@ from llamamgr.wire.ollama_translate import (
     turns,
 )
 
+# The release of Ollama whose API this is. Clients ask for one that is new enough: VS Code's Copilot Chat for 0.6.4.
+API_VERSION = "0.32.14"
+
 __all__ = [
+    "API_VERSION",
     "ChatBody",
     "DialectError",
     "GenerateRequest",

@@ -33,9 +33,9 @@ def check_capabilities(request: Inference, capabilities: tuple[str, ...], name: 
     if "completion" not in capabilities:
         raise DialectError(400, f"{golang.quote(request.model.encode())} does not support {verb}")
     if isinstance(request, GenerateRequest) and request.suffix and "insert" not in capabilities:
-        raise DialectError(400, f"{_full(name or request.model)} does not support insert")
+        raise DialectError(400, f"{full_name(name or request.model)} does not support insert")
     if isinstance(request, ChatBody) and request.tools and "tools" not in capabilities:
-        raise DialectError(400, f"{_full(name or request.model)} does not support tools")
+        raise DialectError(400, f"{full_name(name or request.model)} does not support tools")
     if request.images and not request.is_load and not {"vision", "audio"} & set(capabilities):
         raise DialectError(400, "Multimodal data provided, but model does not support multimodal requests.")
 
@@ -44,7 +44,8 @@ def _shapes_prompt(request: GenerateRequest) -> bool:
     return bool(request.template or request.system or request.context)
 
 
-def _full(name: str) -> str:
+def full_name(name: str) -> str:
+    """As Ollama spells it out: ``registry.ollama.ai/library/tiny:latest``."""
     try:
         return ModelName.parse(name).full
     except InvalidNameError:

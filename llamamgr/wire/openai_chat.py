@@ -27,6 +27,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.openai_forms import AS_IT_COMES, Shape, choice_of, is_plain, offered, respelt, tools_of
 from llamamgr.wire.openai_tools import NOTHING, choose
 
+_MOST_LOGPROBS = 20
 _CUSTOM = b'"custom"'
 
 # Ollama's words → those that templates know (source: openai/openai.go reasoning_effort)
@@ -46,6 +47,7 @@ class Passing(msgspec.Struct, frozen=True):
     """A request that is passed on.
 
     ``body`` is what the engine gets, ``addresses`` media to be fetched for it; ``shape`` is what the client expects to get.
+    ``thinks``: it says how hard the model is to think.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Passing(msgspec.Struct, frozen=True):
     has_media: bool = False
     addresses: tuple[str, ...] = ()
     shape: Shape = AS_IT_COMES
+    thinks: bool = False
 
 
 class _Call(msgspec.Struct):
@@ -64,8 +67,16 @@ class _Call(msgspec.Struct):
 class _Turn(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     reasoning: Any = None
+    reasoning_content: Any = None
+    refusal: Any = None
+    audio: Any = None
     tool_calls: list[_Call] | None = None
     function_call: Any = None
+
+    @property
+    def is_else(self) -> bool:
+        """Of an answer: thoughts, a refusal or sounds instead of a text."""
+        return any((self.reasoning, self.reasoning_content, self.refusal, self.audio))
 
 
 class _Reasoning(msgspec.Struct):
@@ -110,10 +121,11 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     if not chat.model:
         raise DialectError(400, "model is required", param="model")
     _check(chat)
-    _check_arguments(chat.messages)
+    _check_turns(chat.messages)
     changed, shape = _changes(chat)
     media = any(map(images.values_of, parts))
-    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses, shape)
+    thinks = changed.get("reasoning_effort", chat.reasoning_effort) not in (None, "", "none")
+    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses, shape, thinks)
 
 
 def _is_plain(chat: Wire) -> bool:
@@ -179,6 +191,9 @@ def response_format(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(chat: Wire) -> None:
+    most = bytes(chat.top_logprobs)
+    if most.isdigit() and int(most) > _MOST_LOGPROBS:
+        raise DialectError(400, f"top_logprobs must be between 0 and {_MOST_LOGPROBS}", param="top_logprobs")
     if "audio" in (chat.modalities or ()):
         raise DialectError(400, 'audio is not generated here: modalities may be ["text"]', param="modalities")
     if bytes(chat.web_search_options) not in (b"", b"null"):
@@ -256,9 +271,11 @@ def _with(body: bytes, changed: dict[str, Any]) -> bytes:
     return msgspec.json.encode(top)
 
 
-def _check_arguments(turns: list[_Turn]) -> None:
-    """Arguments of earlier calls must be JSON: the engine has a 500 for others."""
+def _check_turns(turns: list[_Turn]) -> None:
+    """A turn says something or calls something. Arguments of earlier calls must be JSON: the engine has a 500 for others."""
     for place, turn in enumerate(turns):
+        if turn.content is None and not (turn.tool_calls or turn.function_call or turn.is_else):
+            raise DialectError(400, "invalid message content type: <nil>", param=f"messages[{place}].content")
         for call in turn.tool_calls or ():
             arguments = (call.function or {}).get("arguments")
             if isinstance(arguments, str) and arguments.strip() and not is_json(arguments):

@@ -1,9 +1,10 @@
 """A chat answer of the engine on its way to a client of OpenAI: passed on, under the name the client asked for.
 
 Each frame is checked to be what it should be (one JSON object with ``choices``) and framed anew, so that no byte
-of a broken stream reaches a client. Three values change: ``model``; the reasoning, which is told under both names that
-clients know, ``reasoning`` (Ollama's) and ``reasoning_content`` (the engine's); and ids that the engine made up for calls,
-which begin as OpenAI's do. An id that the model itself gave stays: some templates take back no other.
+of a broken stream reaches a client. Four values change: ``model``; the reasoning, which is told under both names that
+clients know, ``reasoning`` (Ollama's) and ``reasoning_content`` (the engine's); ids that the engine made up for calls,
+which begin as OpenAI's do (one that the model itself gave stays: some templates take back no other); and the content of a
+stream's first event, which the engine tells as null and which clients add to.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _CALLS = b'"tool_calls":['
 _BARE_ID = re.compile(rb'"id":"([A-Za-z0-9]{32})"')
 _OPENAIS_ID = rb'"id":"call_\1"'
 _MODEL = b'"model":'
+_NOTHING_YET = b'"delta":{"role":"assistant","content":null}'
 _SLOT = b"\\u0000"  # a text that stands for all others
 _IGNORED = (b":", b"event:", b"id:", b"retry:")
 
@@ -136,6 +138,8 @@ class Relay:
             return b"data: [DONE]\n\n"
         try:
             answer = _checked(data)
+            if _NOTHING_YET in data:
+                data = data.replace(_NOTHING_YET, _NOTHING_YET.replace(b"null", b'""'))
             if answer.timings is not msgspec.UNSET or answer.usage is not msgspec.UNSET:
                 self._counted = data
             return b"data: " + _renamed(data, answer, self._wanted) + b"\n\n"

@@ -15,6 +15,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.gotemplate import Template, TemplateError
 from llamamgr.wire.neutral import ChatRequest, JsonSchema, Message, PromptRequest, Think
 from llamamgr.wire.ollama_request import GenerateRequest, Inference
+from llamamgr.wire.ollama_translate import full_name
 from llamamgr.wire.persona import Persona, marks, template_of
 from llamamgr.wire.placing import tagged
 from llamamgr.wire.template_answer import TemplateAnswer
@@ -112,6 +113,12 @@ def script_for(model: ModelCard, persona: Persona, *, template: str = "") -> Scr
     if not text:
         return None
     return Script(text, template_of(text), "thinking" in model.capabilities)
+
+
+def check_tools(script: Script | None, chat: ChatRequest, model: ModelCard) -> None:
+    """``DialectError`` 400 for tools that a Go template would leave out."""
+    if script is not None and chat.tools and not script.template.can_call_tools:
+        raise DialectError(400, f"{full_name(model.name)} does not support tools", param="tools")
 
 
 def script_of(request: Inference, model: ModelCard, persona: Persona) -> Script | None:

@@ -14,7 +14,7 @@ from llamamgr.wire.neutral import ChatRequest, Message
 _SHARE_OF_PROMPT = 0.75  # of the context; the rest is left for the answer
 _MARKS = 16  # characters that a template writes around a turn, or so
 # the engine's words for a prompt that is longer than a slot's context
-_TOO_LONG = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
+TOO_LONG = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
 def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
@@ -22,7 +22,7 @@ def shortened(request: ChatRequest, refusal: str) -> ChatRequest | None:
 
     System messages and the last one stay; a result does not stay without the call of its tool, unless it is the last.
     """
-    told = _TOO_LONG.search(refusal)
+    told = TOO_LONG.search(refusal)
     if told is None:
         return None
     turns = [message for message in request.messages if isinstance(message, Message)]

@@ -77,6 +77,12 @@ def test_capabilities_follow_template_tokens_and_pooling():
         "completion",
     )
     assert gguf_facts.capabilities(header(tokenizer__ggml__fim_pre_token_id=5)) == ("completion", "insert")
+    for text in ("<|fim_prefix|>", "<｜fim▁begin｜>"):  # as llama.cpp knows them where no key says it
+        raw = len(text.encode()).to_bytes(8, "little") + text.encode()
+        assert gguf_facts.capabilities(header(), b"..." + raw) == ("completion", "insert")
+        assert gguf_facts.capabilities(header(), b"..." + text.encode()) == (
+            "completion",
+        )  # no token of its own
     assert gguf_facts.capabilities(header(llama__pooling_type=1)) == ("embedding",)
     assert gguf_facts.capabilities(header(general__architecture="nomic-bert")) == ("embedding",)
 

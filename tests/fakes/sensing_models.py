@@ -67,15 +67,9 @@ def write_ranking(folder: Path) -> None:
 
 
 def write_filling(folder: Path) -> None:
-    """``filling.gguf``, a model that knows the tokens of a fill-in-the-middle prompt."""
-    ids = _ids()
-    keys: dict[str, Value] = {
-        f"tokenizer.ggml.{name}_token_id": ids[token]
-        for name, token in zip(("fim_pre", "fim_suf", "fim_mid"), _FIM, strict=True)
-    }
-    (folder / "filling.gguf").write_bytes(
-        gguf_bytes(_metadata("llama", "filling") | keys, _tensors(_says(start=_FIM[2])))
-    )
+    """``filling.gguf``, which goes on behind a fill-in-the-middle prompt; its tokens are known by their texts alone."""
+    metadata, tensors = _metadata("llama", "filling"), _tensors(_says(start=_FIM[2]))
+    (folder / "filling.gguf").write_bytes(gguf_bytes(metadata, tensors))
 
 
 def picture(colour: str, side: int = 28) -> bytes:

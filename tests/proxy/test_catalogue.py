@@ -17,7 +17,10 @@ async def got(front: Front, path: str) -> Any:
 async def test_the_root_and_the_version_answer_get_and_head(front: Front) -> None:
     async with front.session.head("/") as answer:
         assert (answer.status, answer.headers["Content-Length"], await answer.read()) == (200, "17", b"")
-    assert await got(front, "/api/version") == {"version": "1.2.3"}
+    # Ollama's, in numbers alone, and new enough for those who ask: Copilot Chat wants 0.6.4
+    version = (await got(front, "/api/version"))["version"]
+    assert tuple(map(int, version.split("."))) > (0, 6, 4)
+    assert (await got(front, "/api/system/status"))["version"] == "1.2.3"
 
 
 async def test_health_turns_503_when_the_daemon_stops(front: Front) -> None:
@@ -58,3 +61,11 @@ async def test_v1_models_list_and_show_any_name(front: Front) -> None:
         error = json.loads(await answer.read())["error"]
         assert (answer.status, error["type"]) == (404, "not_found_error")
         assert error["message"] == "model 'a/b/nope:latest' not found"
+
+
+async def test_copilot_is_told_a_model_by_the_name_it_asked_for(front: Front) -> None:
+    for agent, name in (("GitHubCopilotChat/0.30", "tinychat:latest"), ("ollama-python", None)):
+        async with front.session.post(
+            "/api/show", json={"model": "tinychat:latest"}, headers={"User-Agent": agent}
+        ) as answer:
+            assert json.loads(await answer.read())["model_info"].get("general.basename") == name

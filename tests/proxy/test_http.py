@@ -16,6 +16,7 @@ else:
     from backports import zstd
 
 from llamamgr.core.config import ServerConfig
+from llamamgr.wire.ollama import API_VERSION
 from tests.proxy.conftest import ANSWER, HI, Front, MakeFront
 from tests.proxy.raw import Answer, until, wire
 
@@ -167,7 +168,7 @@ async def test_requests_sent_at_once_are_answered_in_order(front: Front) -> None
         client.ask("HEAD /")
         client.ask("GET /no/page")
         assert (await client.answer()).json["response"] == ANSWER
-        assert (await client.answer()).json == {"version": "1.2.3"}
+        assert (await client.answer()).json == {"version": API_VERSION}
         assert (await client.answer(bodiless=True)).headers["content-length"] == "17"
         assert (await client.answer()).status == 404
 
@@ -365,7 +366,7 @@ async def test_a_body_over_the_limit_is_413_and_its_rest_is_not_taken_for_a_requ
         client.ask("POST /api/generate", body=b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
         client.ask("GET /api/version")
         assert (await client.answer()).status == 413
-        assert (await client.answer()).json == {"version": "1.2.3"}
+        assert (await client.answer()).json == {"version": API_VERSION}
 
 
 async def test_every_answer_has_a_request_id_and_our_name(front: Front) -> None:

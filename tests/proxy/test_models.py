@@ -334,6 +334,8 @@ async def test_a_suffix_is_filled_in_by_the_template_or_refused(real: Front) -> 
     )
     status, answer = await real.whole("/api/generate", model="m", prompt="a", suffix="b")
     assert (status, answer["response"]) == (200, ANSWER)
+    status, answer = await real.whole("/v1/completions", model="m", prompt="a", suffix="b")
+    assert (status, answer["choices"][0]["text"]) == (200, ANSWER)
 
 
 @pytest.mark.real

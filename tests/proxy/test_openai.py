@@ -74,7 +74,8 @@ async def test_prompts_of_tokens_and_texts_are_answered_together(real_front: Fro
 @pytest.mark.real
 async def test_a_suffix_needs_a_model_that_fills_in(real_front: Front) -> None:
     status, told = await real_front.whole("/v1/completions", model="tinychat", prompt="a", suffix="b")
-    assert (status, "Infill is not supported by this model" in told["error"]["message"]) == (501, True)
+    assert (status, told["error"]["param"]) == (400, "suffix")
+    assert told["error"]["message"] == "registry.ollama.ai/library/tinychat:latest does not support insert"
 
 
 @pytest.mark.real

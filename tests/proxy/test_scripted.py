@@ -232,3 +232,30 @@ async def test_a_conversation_that_is_too_long_for_ollamas_chat_loses_its_oldest
     turns = [{"role": "user", "content": "word " * 200} for _ in range(20)]
     status, answer = await front.whole("/api/chat", model="m", messages=[*turns, *HI], think=False)
     assert (status, answer["message"]["content"]) == (200, selftest.ANSWER)
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/api/generate"])
+async def test_tools_that_the_template_would_leave_out_are_refused(front: Front, path: str) -> None:
+    await made(front, "m", **{"from": "selftest"}, template="{{ .System }}{{ .Prompt }}")
+    schema = {"type": "object", "properties": {}}
+    named = {"name": "f", "parameters": schema}
+    tools: dict[str, Any] = {
+        "/v1/messages": [{"name": "f", "input_schema": schema}],
+        "/v1/responses": [{"type": "function", **named}],
+    }
+    offered = tools.get(path, [{"type": "function", "function": named}])
+    status, told = await front.whole(path, model="m", tools=offered, **asking(path))
+    error = told["error"]
+    message = error if isinstance(error, str) else error["message"]
+    assert (status, message) == (400, "registry.ollama.ai/library/m:latest does not support tools")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_an_effort_of_a_model_that_cannot_think_is_refused_as_ollama_does(
+    front: Front, path: str
+) -> None:
+    effort: dict[str, Any] = {"reasoning": {"effort": "low"}}
+    status, told = await front.whole(path, model="tinychat", **asking(path), **effort)
+    assert (status, told["error"]["message"]) == (400, '"tinychat" does not support thinking')
+    effort["reasoning"]["effort"] = "none"
+    assert (await front.whole(path, model="tinychat", **asking(path), **effort))[0] == 200

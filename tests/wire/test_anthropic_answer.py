@@ -283,3 +283,27 @@ def gathered_or_cut(told: list[tuple[str, Any]]) -> dict[str, Any]:
         return gathered(told)
     except json.JSONDecodeError:
         return dict(told[0][1]["message"])
+
+
+def test_a_prompt_that_is_read_at_once_has_one_ping_and_one_that_takes_long_more() -> None:
+    def pings(*looks: PromptRead) -> int:
+        renderer = Renderer("m", "msg_1", stream=True)
+        out = b"".join(map(renderer.event, [*looks, TextDelta("a"), END]))
+        return [name for name, _ in sse_events(out)].count("ping")
+
+    assert pings(PromptRead(9, 0, 0), PromptRead(9, 0, 9)) == 1
+    assert (
+        pings(
+            PromptRead(900, 0, 0), PromptRead(900, 0, 300), PromptRead(900, 0, 600), PromptRead(900, 0, 900)
+        )
+        == 3
+    )
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_agents_know() -> None:
+    said = "request (21004 tokens) exceeds the available context size (2048 tokens), try increasing it"
+    error = json.loads(anthropic.error_body(400, said, "req_1"))["error"]
+    assert error == {
+        "type": "invalid_request_error",
+        "message": "prompt is too long: 21004 tokens > 2048 maximum",
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,7 +119,6 @@ def test_files_are_refused_even_where_fetching_is_allowed() -> None:
     ("content", "media"),
     [
         ("see https://x.example/a.png", False),
-        (None, False),
         ([{"type": "text", "text": "https://x.example"}], False),
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}], True),
         ([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}], True),
@@ -219,3 +219,41 @@ def test_mutated_requests_are_read_or_refused(data: bytes, at: float) -> None:
     else:
         assert passing.model
         json.loads(passing.body)
+
+
+def test_a_turn_says_something_or_is_refused_as_ollama_does() -> None:
+    for turn in ({"role": "user", "content": None}, {"role": "user"}, {"role": "assistant", "content": None}):
+        data = msgspec.json.encode({"model": "m", "messages": [turn]})
+        assert refusal(data) == (400, "invalid message content type: <nil>")
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for more in ({"tool_calls": [call]}, {"reasoning_content": "hm"}, {"refusal": "no"}):
+        turn = {"role": "assistant", "content": None, **more}
+        assert openai_chat.prepare(msgspec.json.encode({"model": "m", "messages": [turn]}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks"),
+    [
+        ({}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "low"}, True),
+        ({"reasoning": {"effort": "xhigh"}}, True),
+        ({"reasoning": {"effort": "none"}}, False),
+    ],
+)
+def test_an_effort_asks_for_thoughts(fields: dict[str, object], thinks: bool) -> None:
+    assert openai_chat.prepare(chat("hi", **fields)).thinks is thinks
+
+
+def test_more_rivals_than_there_may_be_are_refused() -> None:
+    assert refusal(chat("hi", logprobs=True, top_logprobs=21)) == (
+        400,
+        "top_logprobs must be between 0 and 20",
+    )
+    assert openai_chat.prepare(chat("hi", logprobs=True, top_logprobs=20))
+
+
+def test_an_image_may_be_a_bare_text_as_in_ollama() -> None:
+    body = chat([{"type": "image_url", "image_url": "data:image/png;base64,AAAA"}])
+    [turn] = msgspec.json.decode(openai_chat.prepare(body).body)["messages"]
+    assert turn["content"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
