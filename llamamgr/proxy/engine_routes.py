@@ -17,7 +17,7 @@ from llamamgr.core.errors import InvalidNameError, NotFoundError
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want
+from llamamgr.proxy.relay import JSON, Want
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.services import OutOfScopeError, Services, services_of
 from llamamgr.proxy.upstream import open_exchange
@@ -26,7 +26,6 @@ from llamamgr.supervise.lease import Lease
 from llamamgr.wire import golang, openai
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.guidance import bounded_body
-from llamamgr.wire.neutral import Failed
 from llamamgr.wire.persona import NOBODY, with_settings
 
 _HOP_BY_HOP = (
@@ -176,7 +175,13 @@ class Through:
 
     async def run(self, want: Want) -> web.StreamResponse:
         return await deliver(
-            self._request, want, self._writer, self._attempt, whole=None, last_words=_last_words
+            self._request,
+            want,
+            self._writer,
+            self._attempt,
+            whole=None,
+            last_words=_last_words,
+            is_spent=lambda: self._used,
         )
 
     async def _attempt(self, lease: Lease) -> None:
@@ -192,8 +197,6 @@ class Through:
     def _upload(self) -> bytes | AsyncIterable[bytes]:
         if isinstance(self._body, bytes):
             return self._body
-        if self._used:
-            raise GenerationFailedError(Failed(502, "the engine died before it answered", "server_error"))
         self._used = True
         return self._body
 

@@ -20,7 +20,7 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
-from llamamgr.core.last_words import last_words, without_folders
+from llamamgr.core.last_words import last_words, own_last_words, without_folders
 from llamamgr.host.children import ChildProcess, spawn_child
 from llamamgr.host.files import discard
 from llamamgr.host.ports import is_taken
@@ -234,8 +234,10 @@ class Child:
                 how = f"was killed by signal {-code}"
         else:
             how = f"exited with code {code}"
-        recent = self._log.tail(_SERVING_LINES if self._is_ready else _LOADING_LINES)
-        lines = last_words(recent, _TOLD_LINES, only_failures=self._is_ready or code < 0)
+        if self._is_ready:
+            lines = own_last_words(self._log.tail(_SERVING_LINES), _TOLD_LINES)
+        else:
+            lines = last_words(self._log.tail(_LOADING_LINES), _TOLD_LINES, only_failures=code < 0)
         tail = without_folders(" | ".join(lines))
         parts = [self.cause, f"llama-server {how}"]
         said = "; ".join(part for part in parts if part)

@@ -2,8 +2,9 @@
 
 Four things make a child sick: ``/health`` that does not answer any more (a stopped process, a wedged server), slots that claim to
 work and do not move, a slot that gives nothing while the others go on (``plan.progress``), and a log line that says the device is
-lost while the process lives on. A child with a stuck slot gets no new requests and ends once nothing else works on it, so that the
-others lose nothing.
+lost while nothing moves any more. A line alone makes none: clients can have theirs written to the log. Where no slot works, nothing
+is judged: a request may be on the child whose client is slow to read or to send. A child with a stuck slot gets no new requests and
+ends once nothing else works on it, so that the others lose nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from llamamgr.core.last_words import DEVICE_LOST
 from llamamgr.plan.progress import Progress, SlotSeen
 from llamamgr.supervise.lease import Endpoint
 from llamamgr.supervise.probe import ask
@@ -24,10 +26,8 @@ _MISSES = 3  # three silent probes of 3 s, a second apart: noticed within 12 s
 _MOVES = re.compile(
     rb'"(?:n_decoded|n_prompt_tokens_processed|n_past|n_prompt_tokens|id_task|is_processing)":[^,}]*'
 )
-DEVICE_LOST = re.compile(
-    r"(?:CUDA|ROCm|HIP|SYCL) error|device lost|DeviceLost|GGML_ASSERT|ggml_abort|NVRM: Xid|hipErrorNoDevice"
-)
-_LINGER = 5.0  # what a process may take to die after saying that its device is lost
+_CLAIMS = re.compile(rb'"is_processing":\s*(true|false)')
+_LINGER = 15.0  # seconds without any move after saying that its device is lost; most die of it by themselves
 
 
 class _NextToken(msgspec.Struct):
@@ -106,7 +106,7 @@ class Watch:
         answer = await ask(self._endpoint, "/slots", _PROBE_DEADLINE)
         if answer is not None:
             moves = b"".join(_MOVES.findall(answer.body)) if answer.status == 200 else str(now).encode()
-            if moves != self._seen:
+            if moves != self._seen or _is_idle(answer.body):
                 self._moved, self._seen = now, moves
         if now - self._moved > self._stall_wait:
             return f"none of its slots moved for {self._stall_wait:g} s with a request on it"
@@ -125,12 +125,18 @@ class Watch:
         return told if is_alone else ""
 
     def _without_device(self) -> str:
-        line = self._last_log()
-        if not DEVICE_LOST.search(line):
-            return ""
         now = asyncio.get_running_loop().time()
-        self._lost_since = self._lost_since or now
-        return f"its log says: {line.strip()}" if now - self._lost_since > _LINGER else ""
+        said = DEVICE_LOST.search(self._last_log())
+        self._lost_since = (self._lost_since or now) if said else 0.0
+        if not said or now - max(self._lost_since, self._moved) <= _LINGER:
+            return ""
+        return "its log says that its device is lost, and nothing has moved since"
+
+
+def _is_idle(body: bytes) -> bool:
+    """True when all slots say that they do nothing."""
+    claims = _CLAIMS.findall(body)
+    return bool(claims) and b"true" not in claims
 
 
 def working(body: bytes) -> list[SlotSeen]:

@@ -18,6 +18,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``exit-code=N``     with that code (default 1); a negative one is a signal (``-9``)
 ``ignore-sigterm``  does not stop on SIGTERM, however often; ``ignore-sigterm=N`` ignores the first N
 ``flood-stdout``    writes 8 MB of log at load and 1 MB at each request, and blocks when nobody reads
+``says=TEXT``       writes a line to its log at each request; ``~`` are spaces
 ``split=N``         writes answers in pieces of N bytes
 ``delay=S``         S seconds before each token
 ``stall=N``         after N tokens sends nothing more and keeps the connection open
@@ -620,6 +621,8 @@ class Connection:
         fake = self.fake
         fake.exit_if("request")
         fake.flood(1_000_000)
+        if fake.flag("says"):
+            print(fake.faults["says"].replace("~", " "), flush=True)
         if fake.flag("fail"):
             status = int(fake.number("fail", 500))
             raise Refusal(

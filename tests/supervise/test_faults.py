@@ -230,6 +230,75 @@ async def _generate(lease: Lease, prompt: str) -> None:
     await ask(lease.endpoint, "/completion", 30, "POST", body)
 
 
+async def _sick(owner, lease: Lease, prompt: str, seconds: float) -> str | None:
+    """What ends the child while it works on ``prompt``, within that time."""
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(_generate(lease, prompt))
+        cause = await owner.cause_of_death(lease.child, seconds)
+        asked.cancel()
+    return cause
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CUDA~error:~unspecified~launch~failure",
+        "/src/ggml-cuda.cu:97:~CUDA~error",
+        "terminate~called:~vk::DeviceLostError",
+    ],
+)
+async def test_an_engine_that_says_its_device_is_lost_and_stands_still_is_ended(
+    supervisor, fake_build, monkeypatch, line
+):
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    monkeypatch.setattr(watch, "_LINGER", 0.3)
+    async with supervisor(fake_build(f"says={line},stall=2")) as owner, owner.acquire(model()) as lease:
+        cause = await _sick(owner, lease, "hi", 10)
+        assert cause is not None
+        assert "its device is lost, and nothing has moved since" in cause
+
+
+@pytest.mark.parametrize(
+    ("faults", "prompt"),
+    [
+        # what a client can have written to an engine's log
+        ("says=root~::=~GGML_ASSERT,stall=2", "hi"),
+        ("says=parse~error:~last~read:~'CUDA~error',stall=2", "hi"),
+        # an engine that goes on has lost nothing
+        ("says=CUDA~error:~none~at~all,delay=0.02", ENDLESS),
+    ],
+)
+async def test_a_line_of_the_log_ends_no_engine_by_itself(
+    supervisor, fake_build, monkeypatch, faults, prompt
+):
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    monkeypatch.setattr(watch, "_LINGER", 0.3)
+    async with supervisor(fake_build(faults)) as owner, owner.acquire(model()) as lease:
+        assert await _sick(owner, lease, prompt, 1.5) is None
+
+
+async def test_what_clients_had_written_to_the_log_is_not_told_to_others(supervisor, fake_build):
+    """An engine that dies is told with its own last words alone."""
+    for said, told in (
+        ("error:~my~secret~grammar", ""),
+        ("/src/a.cpp:12:~GGML_ASSERT(n~>~0)~failed", "GGML_ASSERT(n > 0)"),
+    ):
+        faults = f"says={said},exit-at=mid-stream,exit-code=-6"
+        async with supervisor(fake_build(faults)) as owner, owner.acquire(model()) as lease:
+            cause = await _sick(owner, lease, "hi", 10)
+            assert cause is not None
+            assert "SIGABRT" in cause
+            assert "secret" not in cause
+            assert told in cause
+
+
+async def test_a_child_whose_client_is_slow_to_read_or_to_send_is_well(supervisor, fake_build, monkeypatch):
+    """It is held for a request, and none of its slots works."""
+    monkeypatch.setattr(watch, "INTERVAL", 0.05)
+    async with supervisor(fake_build(), stall_wait=0.3) as owner, owner.acquire(model()) as lease:
+        assert await owner.cause_of_death(lease.child, 1.5) is None
+
+
 async def test_a_zombie_counts_as_dead(supervisor, fake_build):
     """The exit is learnt from wait(), so a process that nobody has reaped yet is never taken for a live one."""
     async with supervisor(fake_build()) as owner, owner.acquire(model()) as lease:
