@@ -18,8 +18,17 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from llamamgr.core.errors import EngineError, UsageError
+from llamamgr.supervise.threads import in_thread
 
 T = TypeVar("T")
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """``EngineError`` when the loop has ended by a fault of its own."""
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError:
+        raise EngineError("the LlamaServer has ended", "make a new one") from None
 
 
 class OwnThread:
@@ -55,7 +64,7 @@ class OwnThread:
         try:
             self._refuse_in_fork()  # where the lock may be held for ever by a thread that is not there
             with self._lock:  # asked before the loop is told to leave, or refused
-                self._open().call_soon_threadsafe(self._begin, coroutine, future)
+                _tell(self._open(), self._begin, coroutine, future)
         except BaseException:
             coroutine.close()
             raise
@@ -74,7 +83,7 @@ class OwnThread:
         """As ``call``, for a program that has a loop of its own; cancelling it cancels the coroutine."""
         if not self.is_open:
             try:
-                await asyncio.to_thread(self._open)
+                await in_thread(self._open)
             except BaseException:
                 coroutine.close()
                 raise

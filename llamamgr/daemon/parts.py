@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
@@ -20,6 +20,7 @@ from llamamgr.daemon.start import Start
 from llamamgr.daemon.tidying import keep_small
 from llamamgr.models.index import Index
 from llamamgr.proxy.services import Services
+from llamamgr.supervise.lasting import lasting
 from llamamgr.supervise.supervisor import Supervisor
 
 
@@ -34,14 +35,23 @@ class Parts(msgspec.Struct, frozen=True):
     services: Services
     reloading: Reloading
 
-    def companions(self) -> list[Coroutine[object, object, object]]:
+    def companions(self) -> list[Coroutine[object, object, None]]:
         """What goes on beside the requests until it is cancelled."""
         start = self.start
         watch = ConfigWatch(
             start.paths.config_file, lambda: self.services.config.watch_config, self.reloading.quietly
         )
-        work = [self.residents.run(), self.lag.run(), watch.run(), start.keys.watch(), keep_small()]
-        return [*work, self.reloading.advise(), *([start.tls.watch()] if start.tls is not None else [])]
+        work: dict[str, Callable[[], Awaitable[object]]] = {
+            "keeping models loaded": self.residents.run,
+            "looking at the loop's lateness": self.lag.run,
+            "watching the configuration": watch.run,
+            "watching the API keys": start.keys.watch,
+            "giving memory back": keep_small,
+            "looking for settings that cannot work": self.reloading.advise,
+        }
+        if start.tls is not None:
+            work["watching the certificate"] = start.tls.watch
+        return [lasting(what, task) for what, task in work.items()]
 
 
 def assemble(start: Start, stop: Callable[[], None]) -> Parts:

@@ -13,7 +13,6 @@ SIGKILL, upon which the kernel kills the child.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import os
@@ -31,6 +30,7 @@ from llamamgr.daemon.own_thread import OwnThread
 from llamamgr.daemon.private_engine import PrivateEngine
 from llamamgr.daemon.private_order import Order, Transport
 from llamamgr.supervise.lease import Endpoint, LoadOptions
+from llamamgr.supervise.threads import in_thread
 from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta
 
 __all__ = ["AsyncStream", "LlamaServer", "Reply", "Stream"]
@@ -108,7 +108,7 @@ class LlamaServer:
 
     async def aclose(self) -> None:
         """As ``close``."""
-        await asyncio.to_thread(self._thread.close)
+        await in_thread(self._thread.close)
 
     # -- where it answers; each of these starts it
 

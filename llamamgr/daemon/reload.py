@@ -22,7 +22,7 @@ from llamamgr.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_AT_START_ONLY = ("server.host", "server.origins", "server.body_limit", "log_level")
+_AT_START_ONLY = ("server.host", "server.body_limit", "log_level")
 
 
 class Reloading:
@@ -86,7 +86,7 @@ class Reloading:
         """For a signal, which has nobody to answer: a mistake goes to the log."""
         try:
             await self()
-        except LlamamgrError as error:
+        except (LlamamgrError, OSError) as error:
             log.error("the new configuration is refused, nothing has changed: %s", error)  # noqa: TRY400 - a person's typo
 
 

@@ -55,8 +55,9 @@ class Residents:
             model = await asyncio.to_thread(self._index.resolve, name)
             async with self._supervisor.acquire(model):
                 pass
-        except LlamamgrError as error:
-            log.warning("%s is not kept loaded: %s", name, error.what)
+        except (LlamamgrError, OSError) as error:
+            told = error.what if isinstance(error, LlamamgrError) else str(error)
+            log.warning("%s is not kept loaded: %s", name, told)
 
 
 def _is_loaded(name: str, loaded: set[str]) -> bool:

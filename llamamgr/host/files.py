@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llamamgr.core.errors import ConfigError, ConflictError, DiskFullError
+from llamamgr.core.errors import ConfigError, ConflictError, DiskFullError, PermissionDeniedError
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
@@ -47,13 +47,22 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The document, or an empty one when there is no file; ``ConfigError`` names file, line and column of a fault."""
+    """The document, or an empty one when there is no file; ``ConfigError`` names file, line and column of a fault.
+
+    ``PermissionDeniedError`` for a file that may not be read.
+    """
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}", "it must be TOML; mend that line") from None
+    except PermissionError:
+        raise PermissionDeniedError(f"{path} may not be read", f"chmod u+r {path}, or its owner's") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", "it must be a plain file on a disk that is there"
+        ) from None
 
 
 @contextlib.contextmanager

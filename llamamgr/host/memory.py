@@ -9,6 +9,7 @@ import psutil
 
 # glibc's mallopt: what is freed above this size goes back to the system at once, in its own mapping or from the heap's end
 _GIVEN_BACK = 128 * 1024
+_seen: dict[str, int] = {}
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
@@ -44,8 +45,14 @@ def trim() -> None:
 
 
 def available() -> int:
-    """Bytes that new processes can have without swapping."""
-    return int(psutil.virtual_memory().available)
+    """Bytes that new processes can have without swapping; what it was the last time where the system does not say (no descriptor
+    is left to read it with).
+    """
+    try:
+        _seen["available"] = int(psutil.virtual_memory().available)
+    except OSError:
+        pass
+    return _seen.get("available", 0)
 
 
 def resident(pid: int) -> int:
@@ -54,7 +61,7 @@ def resident(pid: int) -> int:
         return 0
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
 
 
@@ -67,6 +74,6 @@ def unshared(pid: int) -> int:
         return 0
     try:
         info = psutil.Process(pid).memory_info()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
     return int(info.rss) - int(getattr(info, "shared", 0))

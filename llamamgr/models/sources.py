@@ -22,6 +22,7 @@ import msgspec
 
 from llamamgr.core.cards import SkippedFile
 from llamamgr.core.config import Config
+from llamamgr.core.errors import DiskFullError
 from llamamgr.core.hub import HOST
 from llamamgr.host import model_caches
 from llamamgr.host.paths import Paths
@@ -82,8 +83,9 @@ def _embedded(paths: Paths) -> tuple[list[Root], list[SkippedFile]]:
     folder = embedded_folder(paths)
     try:
         return [Root(str(selftest.ensure(folder).parent), EMBEDDED)], []
-    except OSError as error:
-        return [], [SkippedFile(str(folder), error.strerror or str(error))]
+    except (OSError, DiskFullError) as error:  # what it is for works without it: other models are elsewhere
+        told = error.what if isinstance(error, DiskFullError) else error.strerror or str(error)
+        return [], [SkippedFile(str(folder), told)]
 
 
 def _hub_roots(cache: Path) -> Iterator[Root]:

@@ -11,7 +11,6 @@ from aiohttp import web
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
 from llamamgr.proxy.performance import count, perform
 from llamamgr.proxy.relay import GenerationFailedError, Want, want_of
@@ -30,10 +29,10 @@ async def messages(request: web.Request) -> web.StreamResponse:
     body = await body_of(request)
     services = services_of(request)
     asked = anthropic.parse_messages(body, fetching=services.config.server.fetch_media)
-    if asked.addresses:
-        asked = anthropic.parse_messages(body, fetched=await enclosures(asked.addresses))
     model = await services.resolve(asked.model)
     check_chat(model, asked.model, has_media=asked.has_media)
+    if asked.addresses:  # only for who may ask, and what can see
+        asked = anthropic.parse_messages(body, fetched=await services.enclosures(asked.addresses))
     persona = services.persona_of(model)
     script = script_for(model, persona)
     asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona))

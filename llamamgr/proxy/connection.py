@@ -17,6 +17,13 @@ BUFFER_LIMIT = 32 * 1024
 _READ = 48 * 1024
 
 
+class AnswerTooLongError(Exception):
+    """The child's answer is longer than anybody would read: nothing that asking again would mend."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"its answer is longer than {limit} bytes")
+
+
 class UpstreamLostError(Exception):
     """The child was not there, went away, or spoke no HTTP, before its answer was complete.
 
@@ -120,13 +127,13 @@ class Connection(asyncio.BufferedProtocol):
         return pieces
 
     async def body(self, limit: int) -> bytes:
-        """All of the body; ``UpstreamLostError`` when it is longer than ``limit`` bytes."""
+        """All of the body; ``AnswerTooLongError`` when it is longer than ``limit`` bytes."""
         parts: list[bytes] = []
         size = 0
         while pieces := await self.pieces():
             size += sum(map(len, pieces))
             if size > limit:
-                raise UpstreamLostError(f"its answer is longer than {limit} bytes", started=True)
+                raise AnswerTooLongError(limit)
             parts += pieces
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

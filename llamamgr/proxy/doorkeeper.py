@@ -13,10 +13,12 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
-from llamamgr.core.config import Config
+from llamamgr.core.config import ServerConfig
 from llamamgr.core.errors import BusyError
 from llamamgr.core.keys import Key
 from llamamgr.proxy.keyring import Keyring
@@ -52,21 +54,33 @@ _PREFLIGHT = {
 
 
 class Doorkeeper:
-    """Decides who may ask, from a configuration and the API keys. ``within`` counts the requests in flight."""
+    """Decides who may ask, from the settings of now and the API keys. ``within`` counts the requests in flight.
 
-    def __init__(self, config: Config, hostname: str, keyring: Keyring | None = None) -> None:
+    The address is that of the start: what is listened on does not move, whatever a new configuration says.
+    """
+
+    def __init__(
+        self, settings: Callable[[], ServerConfig], hostname: str, keyring: Keyring | None = None
+    ) -> None:
         self.keyring = keyring if keyring is not None else Keyring()
-        self.needs_key = config.server.needs_key
-        self.most = config.server.max_requests
         self.within = 0
-        patterns = [*LOCAL_ORIGINS, *config.server.origins]
+        self._settings = settings
+        self._hostname = hostname.lower()
+        self._host = settings().host
+        self._check_host = not settings().is_open_to_network
+        self.allows_host = functools.lru_cache(maxsize=256)(self._judge_host)  # clients have few spellings
+        self._take(settings())
+
+    def _take(self, server: ServerConfig) -> None:
+        self._taken = server
+        here = msgspec.structs.replace(server, host=self._host)
+        self.needs_key = here.needs_key
+        self.most = server.max_requests
+        patterns = [*LOCAL_ORIGINS, *server.origins]
         self._any_origin = "*" in patterns
         self._origins = re.compile(
             "|".join(re.escape(p).replace(r"\*", ".*") for p in patterns), re.IGNORECASE
         )
-        self._hostname = hostname.lower()
-        self._check_host = not config.server.is_open_to_network
-        self.allows_host = functools.lru_cache(maxsize=256)(self._judge_host)  # clients have few spellings
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """True for an origin that is local, configured, or this very server."""
@@ -102,15 +116,19 @@ class Doorkeeper:
         """True for a request that is not let in, whatever its body; told by its head alone, and counted by nobody."""
         if request.path in _FREE:
             return False
+        if self.turned_away(request) is not None:
+            return True
         try:
             if self.needs_key or not self.keyring.is_empty:
                 self.key_of(request)
         except DialectError:
             return True
-        return self.turned_away(request) is not None
+        return False
 
     def turned_away(self, request: web.Request) -> web.Response | None:
-        """The whole answer to strangers and to preflights; None for whoever may come in."""
+        """The whole answer to strangers and to preflights; None for whoever may come in. Asked first, by what is configured now."""
+        if (server := self._settings()) is not self._taken:
+            self._take(server)
         headers = request.headers
         host, origin = headers.get("Host", ""), headers.get("Origin", "")
         if origin and not self.allows_origin(origin, host):

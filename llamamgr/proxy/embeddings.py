@@ -76,6 +76,14 @@ async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) 
 
 
 async def _ask(lease: Lease, asked: EmbeddingRequest) -> Embeddings:
+    found = [await _ask_once(lease, batch) for batch in asked.batches()]
+    if len(found) == 1:
+        return found[0]
+    vectors = tuple(vector for one in found for vector in one.vectors)
+    return Embeddings(vectors, sum(one.tokens for one in found))
+
+
+async def _ask_once(lease: Lease, asked: EmbeddingRequest) -> Embeddings:
     try:
         return await relay.ask(lease.endpoint, asked.call(), lambda body: embeddings.read(asked, body))
     except GenerationFailedError as error:

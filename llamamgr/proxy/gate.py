@@ -35,10 +35,9 @@ _IDS = random.Random()  # noqa: S311 - a request id is no secret, and the system
 
 def guard(app: web.Application, services: Services) -> None:
     """Let in whom a doorkeeper lets in, and write the access log where it is wanted."""
-    keeper = Doorkeeper(services.config, services.hostname, services.keyring)
-    level = logging.INFO if services.config.server.access_log else logging.DEBUG
+    keeper = Doorkeeper(lambda: services.config.server, services.hostname, services.keyring)
     app[_KEEPER] = keeper
-    app.middlewares.append(_gate(services, keeper, level))
+    app.middlewares.append(_gate(services, keeper))
     app.on_response_prepare.append(_head_of(keeper))
 
 
@@ -55,11 +54,11 @@ async def welcome(request: web.Request) -> None:
 
 def attend(app: web.Application, services: Services) -> None:
     """The same where only this user comes: all are let in, and are told hints of their own mistakes too, and exit codes."""
-    app.middlewares.append(_gate(services, None, logging.DEBUG))
+    app.middlewares.append(_gate(services, None))
     app.on_response_prepare.append(_head_of(None))
 
 
-def _gate(services: Services, keeper: Doorkeeper | None, level: int) -> Middleware:
+def _gate(services: Services, keeper: Doorkeeper | None) -> Middleware:
     metrics = services.metrics
 
     @web.middleware
@@ -85,6 +84,8 @@ def _gate(services: Services, keeper: Doorkeeper | None, level: int) -> Middlewa
                 keeper.leave(visit)
             route.in_flight -= 1
             route.statuses[status] += 1
+            wanted = keeper is not None and services.config.server.access_log
+            level = logging.INFO if wanted else logging.DEBUG
             if access.isEnabledFor(level):
                 _note(level, request, visit, status)
             visit.is_over = True

@@ -7,15 +7,16 @@ second time. Proxies of the environment are not used: they could reach what this
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from llamamgr.wire import images
 from llamamgr.wire.errors import DialectError
@@ -23,29 +24,68 @@ from llamamgr.wire.errors import DialectError
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MOST_BYTES = 20 * 1024 * 1024
+MOST_AT_ONCE = 16  # fetches, of all requests together
+_LOOKUPS = 4  # names at once
 _MOST_ADDRESSES = 32
 _MOST_REDIRECTS = 3
 _SECONDS = 20
 _KINDS = ("image/", "audio/", "video/")
 
 
-async def enclosures(
-    addresses: Sequence[str], allowed: Callable[[Address], bool] | None = None
-) -> dict[str, str]:
-    """Each address with the ``data:`` address of what is there.
+class Fetching:
+    """The fetches of all requests together, ``MOST_AT_ONCE`` at a time: each takes a descriptor, and a thread to look its name up.
 
-    ``allowed`` decides about network addresses (default: public ones). ``DialectError`` 400 for what cannot be had.
+    ``allowed`` decides about network addresses (default: public ones).
     """
-    if len(addresses) > _MOST_ADDRESSES:
-        raise DialectError(400, f"more than {_MOST_ADDRESSES} addresses of images in one request")
-    permits = allowed or is_public
-    connector = aiohttp.TCPConnector(resolver=_Resolver(permits))
-    timeout = aiohttp.ClientTimeout(total=_SECONDS)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        found = await asyncio.gather(*(_fetch(session, address, permits) for address in addresses))
-    return dict(zip(addresses, found, strict=True))
+
+    def __init__(self, allowed: Callable[[Address], bool] | None = None) -> None:
+        self._permits = allowed or is_public
+        self._turn = asyncio.Semaphore(MOST_AT_ONCE)
+        # of their own: a name that is slow to be found must not hold up what else the daemon does in threads
+        self._names = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="names")
+
+    async def enclosures(self, addresses: Sequence[str], most: int = MOST_BYTES) -> dict[str, str]:
+        """Each address with the ``data:`` address of what is there, ``most`` bytes in all.
+
+        ``DialectError`` 400 for what cannot be had.
+        """
+        if len(addresses) > _MOST_ADDRESSES:
+            raise DialectError(400, f"more than {_MOST_ADDRESSES} addresses of images in one request")
+        connector = aiohttp.TCPConnector(resolver=_Resolver(self._permits, self._names))
+        timeout, room = aiohttp.ClientTimeout(total=_SECONDS), _Room(most)
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+                ) as session,
+                asyncio.TaskGroup() as tasks,
+            ):
+                asked = [tasks.create_task(self._fetch(session, address, room)) for address in addresses]
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return dict(zip(addresses, (task.result() for task in asked), strict=True))
+
+    async def _fetch(self, session: aiohttp.ClientSession, address: str, room: _Room) -> str:
+        try:
+            async with self._turn:
+                return await _follow(session, address.strip(), self._permits, room)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise DialectError(
+                400, f"{_shown(address)} could not be fetched: {str(error) or type(error).__name__}"
+            ) from None
+
+
+class _Room:
+    """What is left of a request's bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self, size: int) -> None:
+        """``ValueError`` when there is not as much."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"the request's images are longer than {self._most} bytes")
 
 
 def is_public(address: Address) -> bool:
@@ -54,16 +94,9 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and (mapped is None or mapped.is_global)
 
 
-async def _fetch(session: aiohttp.ClientSession, address: str, permits: Callable[[Address], bool]) -> str:
-    try:
-        return await _follow(session, address.strip(), permits)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise DialectError(
-            400, f"{_shown(address)} could not be fetched: {str(error) or type(error).__name__}"
-        ) from None
-
-
-async def _follow(session: aiohttp.ClientSession, address: str, permits: Callable[[Address], bool]) -> str:
+async def _follow(
+    session: aiohttp.ClientSession, address: str, permits: Callable[[Address], bool], room: _Room
+) -> str:
     for _ in range(_MOST_REDIRECTS + 1):
         _check(address, permits)
         async with session.get(address, allow_redirects=False) as answer:
@@ -74,13 +107,14 @@ async def _follow(session: aiohttp.ClientSession, address: str, permits: Callabl
                 raise ValueError(f"it answered {answer.status}")
             if not answer.content_type.startswith(_KINDS):
                 raise ValueError(f"it is {answer.content_type}, and no image")
-            return images.data_address(answer.content_type, await _read(answer))
+            return images.data_address(answer.content_type, await _read(answer, room))
     raise ValueError("it redirects too often")
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+async def _read(answer: aiohttp.ClientResponse, room: _Room) -> bytes:
     data = bytearray()
     async for piece in answer.content.iter_any():
+        room.take(len(piece))
         data += piece
         if len(data) > MOST_BYTES:
             raise ValueError(f"it is longer than {MOST_BYTES} bytes")
@@ -109,14 +143,16 @@ def _shown(address: str) -> str:
 class _Resolver(AbstractResolver):
     """Names → addresses that are permitted."""
 
-    def __init__(self, permits: Callable[[Address], bool]) -> None:
+    def __init__(self, permits: Callable[[Address], bool], threads: Executor) -> None:
         self._permits = permits
-        self._inner = ThreadedResolver()
+        self._threads = threads
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
+        look = functools.partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
+        told = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        found = [_result(host, port, one[0], one[2], str(one[4][0])) for one in told]
         if not found or not all(
             self._permits(ipaddress.ip_address(one["host"].partition("%")[0])) for one in found
         ):
@@ -124,4 +160,9 @@ class _Resolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        await self._inner.close()
+        """Its threads are not its own."""
+
+
+def _result(name: str, port: int, family: int, protocol: int, address: str) -> ResolveResult:
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return ResolveResult(hostname=name, host=address, port=port, family=family, proto=protocol, flags=flags)

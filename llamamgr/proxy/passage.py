@@ -12,7 +12,6 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.scripted import Scripted
@@ -42,7 +41,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     script = script_for(model, persona)
     body = guided_body(asked.body, persona)
     if asked.addresses:
-        body = openai_chat.enclosed(body, await enclosures(asked.addresses))
+        body = openai_chat.enclosed(body, await services.enclosures(asked.addresses))
     if body is not asked.body:
         asked = msgspec.structs.replace(asked, body=body)
     if script is not None:

@@ -13,6 +13,7 @@ import msgspec
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import visit
+from llamamgr.proxy.connection import AnswerTooLongError
 from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
 from llamamgr.wire.engine import EngineCall, error_of
@@ -73,12 +74,24 @@ async def with_lease(
         async with lease_of as lease:
             try:
                 return await use(lease)
+            except AnswerTooLongError as long:
+                failed = Failed(502, f"the engine of {want.model.name} answered: {long}", "server_error")
+                raise GenerationFailedError(failed) from long
             except UpstreamLostError as lost:
                 # known dead before the next lease is asked for, or it might be this very child again
                 cause = await children.cause_of_death(lease.child)
-                if sent() or not is_first:
+                if children.was_unloaded(lease.child):
+                    raise GenerationFailedError(_unloaded(want.model)) from lost
+                is_half_answered = (
+                    cause is None and lost.started
+                )  # by one that lives: it would do the same again
+                if sent() or not is_first or is_half_answered:
                     raise GenerationFailedError(_loss(want.model, lost, cause)) from lost
                 is_first = False
+
+
+def _unloaded(model: ModelCard) -> Failed:
+    return Failed(503, f"{model.name} was unloaded while it answered", "unavailable_error")
 
 
 def _loss(model: ModelCard, lost: UpstreamLostError, cause: str | None) -> Failed:

@@ -13,7 +13,6 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.media import enclosures
 from llamamgr.proxy.passage import check_chat
 from llamamgr.proxy.performance import count, fitting, perform
 from llamamgr.proxy.relay import GenerationFailedError, Take, Want, want_of, with_lease
@@ -106,8 +105,9 @@ async def _read(request: web.Request, parse: Parse) -> tuple[ResponseRequest, Re
         return services.answers.item(id, who)
 
     asked = parse(body, fetching=services.config.server.fetch_media, recall=recall)
-    if asked.addresses:
-        asked = parse(body, fetched=await enclosures(asked.addresses), recall=recall)
+    if asked.addresses:  # only for who may ask, and what can see
+        check_chat(await services.resolve(asked.model), asked.model, has_media=True)
+        asked = parse(body, fetched=await services.enclosures(asked.addresses), recall=recall)
     if not asked.previous:
         return asked, None
     known = services.answers.recall(asked.previous, who)

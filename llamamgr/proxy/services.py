@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from llamamgr.core.keys import Key
 from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
 from llamamgr.proxy.keyring import Keyring
+from llamamgr.proxy.media import Fetching
 from llamamgr.proxy.metrics import Metrics
 from llamamgr.proxy.pool import Pool
 from llamamgr.proxy.transfers import Transfers
@@ -55,9 +56,9 @@ class Services(msgspec.Struct):
 
     ``url`` is where the front listens, once it does, ``flags`` what a command line said of it, by dotted key.
     ``lag`` is the loop's lateness in seconds at a share of samples, ``answers`` those of ``/v1/responses`` that can be gone on
-    from, ``pool`` connections to children. ``reload_keys`` reads the API keys anew and tells how many there are. ``stopping`` turns
-    ``/health`` to 503. ``hostname`` is a Host that a front on loopback takes besides ``localhost``. ``metrics`` are what the front
-    counts, ``tally`` what the supervisor does.
+    from, ``pool`` connections to children, ``fetching`` what gets media by address. ``reload_keys`` reads the API keys anew and
+    tells how many there are. ``stopping`` turns ``/health`` to 503. ``hostname`` is a Host that a front on loopback takes besides
+    ``localhost``. ``metrics`` are what the front counts, ``tally`` what the supervisor does.
     """
 
     children: Children
@@ -76,11 +77,16 @@ class Services(msgspec.Struct):
     answers: Memory = msgspec.field(default_factory=Memory)
     transfers: Transfers = msgspec.field(default_factory=Transfers)
     pool: Pool = msgspec.field(default_factory=Pool)
+    fetching: Fetching = msgspec.field(default_factory=Fetching)
     quantize: Quantizer | None = None
     keyring: Keyring = msgspec.field(default_factory=Keyring)
     reload_keys: Callable[[], Awaitable[int]] | None = None
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     tally: Tally = msgspec.field(default_factory=Tally)
+
+    async def enclosures(self, addresses: Sequence[str]) -> dict[str, str]:
+        """Media by address, enclosed: all of a request no longer than a body may be. Errors as ``Fetching``."""
+        return await self.fetching.enclosures(addresses, self.config.server.body_limit)
 
     async def resolve(self, name: str) -> ModelCard:
         """The model of that name, for the request that is being answered; off the loop when the disk must be looked at.

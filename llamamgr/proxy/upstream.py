@@ -53,7 +53,7 @@ class Exchange:
         return await self._connection.pieces()
 
     async def read(self, limit: int = ANSWER_LIMIT) -> bytes:
-        """All of the body; ``UpstreamLostError`` when it is longer than ``limit`` bytes."""
+        """All of the body; ``AnswerTooLongError`` when it is longer than ``limit`` bytes."""
         return await self._connection.body(limit)
 
 

@@ -21,6 +21,7 @@ from llamamgr.plan.events import HOST, Offload, Placement
 from llamamgr.plan.memory import MIB
 from llamamgr.plan.placement import HOST_SIDE, NOTHING, PER_PROCESS, Known
 from llamamgr.supervise.launch import Settings, load_settings
+from llamamgr.supervise.threads import in_thread
 from llamamgr.supervise.wishes import Wish, flag_arguments, variant_of
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Fitting:
         )
         async with self._asking.setdefault(key, asyncio.Lock()):
             if key not in self._answers:
-                self._answers[key] = await asyncio.to_thread(self._ask, wish, dict(gpus), reserve, is_idle)
+                self._answers[key] = await in_thread(self._ask, wish, dict(gpus), reserve, is_idle)
             self._answers.move_to_end(key)
             answer = self._answers[key]
         self._forget()

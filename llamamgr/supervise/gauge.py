@@ -22,6 +22,7 @@ from llamamgr.host.processes import capture, scrubbed_environment
 from llamamgr.plan.events import HOST, Placement
 from llamamgr.supervise.devices import is_allowed
 from llamamgr.supervise.running import Running
+from llamamgr.supervise.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Gauge:
                 return
             pids = [one.child.pid for one in running if one.child.pid]
             try:
-                found, self._told = await asyncio.to_thread(self._ask, pids, build)
+                found, self._told = await in_thread(self._ask, pids, build)
             except Exception:
                 # a driver's surprise must not keep every model from starting; the last reading stands
                 log.exception("the GPUs' memory could not be read")

@@ -12,6 +12,7 @@ from llamamgr.supervise.lease import Builds
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.running import Running
 from llamamgr.supervise.tally import Tally
+from llamamgr.supervise.threads import in_thread
 from llamamgr.supervise.wishes import identity_of
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Judge:
         build, model = running.wish.build, running.wish.model
         log.error("%s died: %s", model.name, cause)
         self._tally.of(model.name).failed(cause, loading=not running.ready)
-        former = await asyncio.to_thread(self._builds.former, build)
+        former = await in_thread(self._builds.former, build)
         if not running.ready and not self._measured.has_loaded(model, former):
             return
         now = asyncio.get_running_loop().time()
@@ -48,7 +49,7 @@ class Judge:
             await self._take_back(build, cause)
 
     async def _take_back(self, build: Build, cause: str) -> None:
-        current = await asyncio.to_thread(self._builds.give_up, build, cause)
+        current = await in_thread(self._builds.give_up, build, cause)
         self._trials.forget(build.key)
         if current is not None:
             self._given_up(build)

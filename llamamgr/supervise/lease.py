@@ -146,3 +146,7 @@ class Children(Protocol):
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         """Why ``child`` died (exit code or signal, last log lines), waiting up to ``wait`` s for it to be known; None if alive."""
         ...
+
+    def was_unloaded(self, child: str) -> bool:
+        """True for one that was ended under its requests because somebody asked for that."""
+        ...

@@ -29,6 +29,8 @@ from llamamgr.supervise.wishes import Wish
 
 log = logging.getLogger(__name__)
 
+_SAVE_SECONDS = 20.0
+
 
 class Means(msgspec.Struct, frozen=True):
     """What the supervisor lends to lives. ``run`` is the folder of sockets, ``state`` that of logs; ``estimates`` have the
@@ -74,7 +76,7 @@ class Life:
             child=self._id,
             run=means.run,
             state=means.state,
-            slots=means.slots.folder(self._kept) if means.slots.limit else None,
+            slots=means.slots.folder(self._kept),
             gpus=means.memory.gauge.of(self._wish.build),
             gpu_reserve=means.estimates.config.scheduler.gpu_reserve,
         )
@@ -114,10 +116,20 @@ class Life:
         self._means.post(KeySuperseded(self._id, "one of its slots is stuck"))
 
     async def before_stop(self) -> None:
-        """Its prompt cache is saved, where there is time for it."""
-        launch, wish = self.running.child.launch, self._wish
-        if launch.slots and not self._means.is_closing():
-            await self._means.slots.save(launch.endpoint, self._kept, wish.build.key, wish.model)
+        """Its prompt cache is saved, where there is time for it. Whatever becomes of that, it stops."""
+        launch, wish, means = self.running.child.launch, self._wish, self._means
+        if not launch.slots or means.is_closing():
+            return
+        saving = means.slots.save(
+            launch.endpoint, self._kept, wish.build.key, wish.model, is_hurried=means.is_closing
+        )
+        try:
+            async with asyncio.timeout(_SAVE_SECONDS):
+                await saving
+        except TimeoutError:
+            log.warning("%s: its prompt cache is not saved within %g s", wish.model.name, _SAVE_SECONDS)
+        except OSError as error:
+            log.warning("%s: its prompt cache is not saved: %s", wish.model.name, error)
 
     def stopping(self) -> None:
         """Connections that are kept to it are closed first."""

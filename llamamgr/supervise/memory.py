@@ -22,6 +22,7 @@ from llamamgr.supervise.gauge import Gauge
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.running import Running
+from llamamgr.supervise.threads import in_thread
 from llamamgr.supervise.wishes import Wish, variant_of
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Memory:
     ) -> tuple[Wish, tuple[Placement, ...]]:
         """The child to be started for a request and where it may live, by what is free now. Tells the plan the budget."""
         await self._measure(build)
-        files = await asyncio.to_thread(self._estimates.files, model, options, settings)
+        files = await in_thread(self._estimates.files, model, options, settings)
         budget = self._plan.budget
         room = Room(budget, [child.placement for child in self._plan.children.values() if child.pinned])
         gpus = {name: max(0, room.left.get(name, 0)) for name in self.gauge.usable(build, settings)}
@@ -141,7 +142,7 @@ class Memory:
             await self._read(None)
         for one in ready:
             self._note(one)
-        await asyncio.to_thread(self._measured.save)
+        await in_thread(self._measured.save)
 
     # -- reading
 

@@ -34,6 +34,7 @@ class Nursery:
         self._means = means
         self._judge = judge
         self._dead: OrderedDict[str, str] = OrderedDict()
+        self._unloaded: set[str] = set()  # those of the dead whose end was asked for
 
     def start(self, child_id: str, wish: Wish, placement: Placement) -> None:
         """Start a child for ``wish``. The end of one that cannot be prepared is told the plan later, as any other child's."""
@@ -69,6 +70,10 @@ class Nursery:
                     await running.gone.wait()
         return self._dead.get(child_id)
 
+    def was_unloaded(self, child_id: str) -> bool:
+        """See ``lease.Children.was_unloaded``."""
+        return child_id in self._unloaded
+
     async def _own(self, running: Running) -> None:
         child = running.child
         cause = "its owner was cancelled"
@@ -77,6 +82,8 @@ class Nursery:
             self._means.post(ChildLost(child.id))
             if not self._is_wanted_gone(child.id):
                 await self._judge.died(running, cause)
+            elif not self._means.is_closing():
+                self._unloaded.add(child.id)
         except Exception as error:
             # one child's surprise must not take the others down with it
             log.exception("child %s", child.id)
@@ -100,4 +107,4 @@ class Nursery:
     def _remember(self, child_id: str, cause: str) -> None:
         self._dead[child_id] = cause
         while len(self._dead) > _REMEMBERED_DEAD:
-            self._dead.popitem(last=False)
+            self._unloaded.discard(self._dead.popitem(last=False)[0])

@@ -7,7 +7,6 @@ new build each make new ones.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +19,7 @@ from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.lease import Builds, LoadOptions
 from llamamgr.supervise.memory import Memory
 from llamamgr.supervise.running import Running
+from llamamgr.supervise.threads import in_thread
 from llamamgr.supervise.wishes import Wish, flag_arguments, merged, stay_of
 
 _MOST = 256
@@ -94,7 +94,7 @@ class Orders:
     async def build_of(self, instance: str) -> Build:
         """The build that ``instance`` runs now."""
         known = self._builds.recall(instance)
-        return known if known is not None else await asyncio.to_thread(self._builds, instance)
+        return known if known is not None else await in_thread(self._builds, instance)
 
     def _remember(self, order: Order) -> None:
         if len(self._known) >= _MOST:

@@ -9,8 +9,9 @@ llama-server's ``/slots/:id?action=save|restore|erase`` within ``--slot-save-pat
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,9 @@ _USUAL_PACE = 500e6  # bytes a second of a disk that has not shown its own yet
 _TOLD_LEAST = 1_000_000  # bytes: a smaller file says nothing of the disk
 _SECONDS = 20.0  # for one save or restore
 _PROBE = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"
+
+
+log = logging.getLogger(__name__)
 
 
 class _Slot(msgspec.Struct, frozen=True):
@@ -64,11 +68,16 @@ class SlotStore:
         self._pace = _USUAL_PACE
         self._speeds: dict[str, float] = {}
 
-    def folder(self, key: str) -> Path:
-        """Where the slots of children of ``key`` lie; made when missing, private."""
+    def folder(self, key: str) -> Path | None:
+        """Where the slots of children of ``key`` lie, made when missing, private; None when none are kept, or cannot be."""
         folder = self._root / key
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        try:
+            if self.limit:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            log.warning("prompt caches are not kept: %s", error)
+            return None
+        return folder if self.limit else None
 
     async def restore(self, endpoint: Endpoint, key: str) -> int:
         """Put what was saved into the slots of a child that is ready; tokens restored. What does not fit is removed."""
@@ -80,8 +89,15 @@ class SlotStore:
             tokens += answer.n_restored if answer else 0
         return tokens
 
-    async def save(self, endpoint: Endpoint, key: str, build: str, model: ModelCard) -> int:
-        """Keep the slots of an idle child that is about to be stopped; tokens saved."""
+    async def save(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        build: str,
+        model: ModelCard,
+        is_hurried: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Keep the slots of an idle child that is about to be stopped; tokens saved. None more once it ``is_hurried``."""
         if not self.limit or model.projector or self._verdicts.get(build) is False:
             return 0
         kept = 0
@@ -91,6 +107,8 @@ class SlotStore:
         slots = [slot for slot in await _slots(endpoint) if slot.n_prompt_tokens >= _LEAST_TOKENS]
         seconds_per_token = await self._speed(endpoint, key) if slots else 0.0
         for slot in slots:
+            if is_hurried():
+                break
             tokens, size = slot.n_prompt_tokens, slot.n_prompt_tokens * max(1, model.kv_bytes_per_token)
             if slot.is_processing or size > self.limit // 2:
                 continue
@@ -100,9 +118,10 @@ class SlotStore:
                 continue
             answer = await self._act(endpoint, str(slot.id), "save", f"{slot.id}.bin")
             kept += self._noted(answer) if answer else 0
-        if kept and build not in self._verdicts:
+        if kept and build not in self._verdicts and not is_hurried():
             self._verdicts[build] = await self._works(endpoint)
-            replace_quickly(self._root / "builds.json", msgspec.json.encode(self._verdicts), 0o600)
+            with contextlib.suppress(OSError):  # a full disk: the next daemon tries the build again
+                replace_quickly(self._root / "builds.json", msgspec.json.encode(self._verdicts), 0o600)
         if self._verdicts.get(build) is False:
             shutil.rmtree(self._root / key, ignore_errors=True)
             return 0
@@ -152,7 +171,7 @@ class SlotStore:
                 _discard(file)
 
     def _files(self) -> Iterator[Path]:
-        return self._root.glob("*/*.*")
+        return self._root.glob("*/*")
 
 
 def net_seconds(reading: float, size: int, pace: float) -> float:

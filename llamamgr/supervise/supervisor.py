@@ -37,6 +37,7 @@ from llamamgr.plan.events import (
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.judge import Judge
+from llamamgr.supervise.lasting import lasting
 from llamamgr.supervise.lease import NO_WISHES, Builds, ChildStatus, Endpoint, Lease, LoadOptions
 from llamamgr.supervise.life import Means
 from llamamgr.supervise.measured import Measured
@@ -48,6 +49,7 @@ from llamamgr.supervise.refusals import refusal_error, shutting_down
 from llamamgr.supervise.running import Running, describe
 from llamamgr.supervise.slots import SlotStore
 from llamamgr.supervise.tally import Tally, reason_of
+from llamamgr.supervise.threads import in_thread
 from llamamgr.supervise.wishes import Wish, identity_of, key_of
 
 log = logging.getLogger(__name__)
@@ -115,13 +117,14 @@ class Supervisor:
 
     async def __aenter__(self) -> Supervisor:
         self._loop = asyncio.get_running_loop()
-        for orphan in await asyncio.to_thread(self._children_file.reap):
+        for orphan in await in_thread(self._children_file.reap):
             log.warning(
                 "reaped llama-server pid %d (%s), left by a daemon that was killed", orphan.pid, orphan.model
             )
         await self._tasks.__aenter__()
-        for name, work in (("memory", self._memory.watch()), ("pace", self._watch_pace())):
-            self._watches.append(self._tasks.create_task(work, name=f"{name} watch"))
+        for name, work in (("memory", self._memory.watch), ("pace", self._watch_pace)):
+            watch = lasting(f"the watch of {name}", work)
+            self._watches.append(self._tasks.create_task(watch, name=f"{name} watch"))
         return self
 
     async def __aexit__(
@@ -279,6 +282,10 @@ class Supervisor:
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         """See ``lease.Children.cause_of_death``."""
         return await self._nursery.cause_of_death(child, wait)
+
+    def was_unloaded(self, child: str) -> bool:
+        """See ``lease.Children.was_unloaded``."""
+        return self._nursery.was_unloaded(child)
 
     # -- the loop's one writer
 

@@ -28,6 +28,7 @@ TOO_LONG = "the input length exceeds the context length"
 # the engine's own words, which are Ollama's too
 UNSUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
 _MOST_INPUTS = 8192
+_MOST_AT_ONCE = 256
 _NOTHING = msgspec.Raw(b"")
 _INVALID = "invalid input type"
 
@@ -46,6 +47,16 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     truncate: bool = False
     keep_alive: float | None = None
     load: LoadWishes = LoadWishes()
+
+    def batches(self) -> list[EmbeddingRequest]:
+        """Itself, or so many of it that no answer of the engine's grows beyond measure: a vector may take 90 KB of JSON."""
+        if len(self.inputs) <= _MOST_AT_ONCE:
+            return [self]
+        starts = range(0, len(self.inputs), _MOST_AT_ONCE)
+        return [
+            msgspec.structs.replace(self, inputs=self.inputs[start : start + _MOST_AT_ONCE])
+            for start in starts
+        ]
 
     def call(self) -> EngineCall:
         """The one call for all inputs."""

@@ -630,3 +630,29 @@ def test_run_private_ended_by_sigterm_leaves_nothing(install_fake):
     assert process.returncode == 130
     assert gone(child.pid)
     assert not folders() - before
+
+
+WORKER = f"""
+import threading, time
+import llamamgr
+from llamamgr.supervise import memory
+
+memory._LOOK_SECONDS = 0.01  # what is done every few seconds is done at once
+
+def work():
+    with llamamgr.LlamaServer({str(GOLDEN_MODELS / "tinychat.gguf")!r}) as server:
+        print(server.chat("hi").text, flush=True)
+        threading.main_thread().join()
+        for _ in range(20):
+            time.sleep(0.02)
+            print(server.chat("hi").text, flush=True)
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_on_a_thread_that_outlives_the_main_one_it_goes_on(install_fake):
+    install_fake()
+    done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [ANSWER] * 21
+    assert done.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from llamamgr.models import selftest
-from tests.e2e.conftest import Daemon, llamamgr, until
+from tests.e2e.conftest import DEADLINE, Daemon, llamamgr, until
 from tests.e2e.test_promises import _read_raw, chat
 
 pytestmark = pytest.mark.real
@@ -49,6 +50,17 @@ def test_a_broken_configuration_changes_nothing_and_is_named(daemon: Daemon):
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: "refused, nothing has changed" in daemon.log.read_text())
     assert [child["pid"] for child in daemon.children()] == [before["pid"]]
+
+
+def test_a_configuration_that_cannot_be_read_ends_no_daemon(daemon: Daemon):
+    path = daemon.home / "config" / "config.toml"
+    path.unlink()
+    path.symlink_to("config.toml")  # to itself: whoever reads it gets an OSError
+    assert llamamgr("daemon", "reload").returncode == 2
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: "refused, nothing has changed" in daemon.log.read_text())
+    daemon.post("/api/chat", chat(stream=False))
+    assert "Traceback" not in daemon.log.read_text()
 
 
 def test_a_watched_configuration_is_read_when_it_changes_and_a_broken_one_is_told_once(home_with_models):
@@ -109,6 +121,17 @@ def test_stop_now_ends_a_model_in_the_middle_of_a_request(daemon: Daemon):
         raise AssertionError("error" if b'"error"' in data else "no error was told")
     connection.close()
     until(lambda: daemon.children() == [])
+
+
+def test_stop_now_does_not_bring_a_model_back_for_a_request_that_had_seen_nothing(daemon: Daemon):
+    body = chat(text=selftest.ENDLESS_PROMPT, stream=False)
+    with concurrent.futures.ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(daemon.post, "/api/chat", body)
+        until(lambda: any(child["busy"] for child in daemon.children()))
+        assert llamamgr("stop", "selftest", "--now").returncode == 0
+        with pytest.raises(AssertionError, match=r"503: .*selftest:latest was unloaded while it answered"):
+            asked.result(DEADLINE)
+    assert daemon.children() == []
 
 
 def test_the_daemon_under_load_answers_or_tells_an_error_when_it_is_stopped(daemon: Daemon):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamamgr.core.config import Config
-from llamamgr.core.errors import PermissionDeniedError
+from llamamgr.core.errors import DiskFullError, PermissionDeniedError
 from llamamgr.host.paths import Paths
 from llamamgr.models.create import delete
 from llamamgr.models.index import Index
@@ -151,3 +151,17 @@ def test_blobs_and_manifests_of_the_own_store_are_not_taken_for_loose_files(path
     write("x.gguf").rename(store / "blobs" / "odd.gguf")
     write("x.gguf").rename(store / "loose.gguf")
     assert names(paths) == {"loose:latest": "store"}
+
+
+def test_a_full_disk_under_the_embedded_model_hides_no_other(
+    paths: Paths, ollama: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(folder: Path) -> Path:
+        raise DiskFullError("no space left while writing it")
+
+    monkeypatch.setattr("llamamgr.models.selftest.ensure", full)
+    listing = Index(paths, Config(sources=("ollama",))).refresh()
+    assert "llama:1b" in [card.name for card in listing.models]
+    assert [one.reason for one in listing.skipped if "selftest" in one.path] == [
+        "no space left while writing it"
+    ]

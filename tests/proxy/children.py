@@ -120,6 +120,9 @@ class TestChildren:
     async def look(self) -> None:
         self.looks += 1
 
+    def was_unloaded(self, child: str) -> bool:
+        return False
+
     async def cause_of_death(self, child: str, wait: float = 1.0) -> str | None:
         running = next((running for running in self.running.values() if running.child == child), None)
         if running is None:

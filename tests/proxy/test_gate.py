@@ -6,11 +6,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 import yarl
 
-from llamamgr.core.config import Config, ServerConfig
+from llamamgr.core.config import ServerConfig
 from llamamgr.core.keys import Key, hash_of
 from llamamgr.proxy.doorkeeper import Doorkeeper
 from llamamgr.proxy.gate import access
@@ -37,12 +39,12 @@ from tests.proxy.conftest import HI, Front, MakeFront
     ],
 )
 def test_local_configured_and_own_origins_are_allowed(origin: str, allowed: bool) -> None:
-    keeper = Doorkeeper(Config(server=ServerConfig(origins=("https://ui.example",))), "box")
+    keeper = Doorkeeper(lambda: ServerConfig(origins=("https://ui.example",)), "box")
     assert keeper.allows_origin(origin, "box:11434") is allowed
 
 
 def test_a_star_allows_every_origin_and_is_told_as_a_star() -> None:
-    keeper = Doorkeeper(Config(server=ServerConfig(origins=("*",))), "box")
+    keeper = Doorkeeper(lambda: ServerConfig(origins=("*",)), "box")
     assert keeper.allows_origin("https://any.example", "x")
     assert keeper.allow_origin_header("https://any.example") == "*"
 
@@ -65,11 +67,11 @@ def test_a_star_allows_every_origin_and_is_told_as_a_star() -> None:
     ],
 )
 def test_on_loopback_only_hosts_of_this_machine_are_allowed(host: str, allowed: bool) -> None:
-    assert Doorkeeper(Config(), "box").allows_host(host) is allowed
+    assert Doorkeeper(ServerConfig, "box").allows_host(host) is allowed
 
 
 def test_a_front_for_the_network_takes_any_host() -> None:
-    keeper = Doorkeeper(Config(server=ServerConfig(host="0.0.0.0:11434")), "box")
+    keeper = Doorkeeper(lambda: ServerConfig(host="0.0.0.0:11434"), "box")
     assert keeper.allows_host("llm.example")
 
 
@@ -314,3 +316,38 @@ async def test_events_are_to_be_held_back_by_nobody(front: Front) -> None:
             told = answer.headers
             assert (told["Cache-Control"], told["X-Accel-Buffering"]) == ("no-cache", "no")
             await answer.read()
+
+
+async def test_what_is_configured_anew_holds_at_once(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+    async def asked(origin: str = "") -> int:
+        headers = {"Origin": origin} if origin else {}
+        async with front.session.get("/api/tags", headers=headers) as answer:
+            return answer.status
+
+    def configure(**server: Any) -> None:
+        former = front.services.config
+        front.services.config = msgspec.structs.replace(former, server=ServerConfig(**server))
+
+    assert (await asked(), await asked("https://ui.example")) == (200, 403)
+    configure(origins=("https://ui.example",))
+    assert await asked("https://ui.example") == 200
+    configure(require_key=True)
+    assert (await asked(), await asked("https://ui.example")) == (401, 403)
+    configure(max_requests=0)
+    assert await asked() == 503
+    caplog.set_level(logging.INFO, access.name)
+
+    def noted() -> int:
+        return sum(record.name == access.name for record in caplog.records)
+
+    assert (await asked(), noted()) == (503, 0)
+    configure(access_log=True)
+    assert (await asked(), noted()) == (200, 1)
+
+
+async def test_a_new_address_in_the_configuration_moves_no_front(make_front: MakeFront) -> None:
+    """What listens beyond loopback goes on asking for keys until it is started anew."""
+    async with make_front(server=ServerConfig(host="0.0.0.0:11434")) as front:
+        front.services.config = msgspec.structs.replace(front.services.config, server=ServerConfig())
+        async with front.session.get("/api/tags") as answer:
+            assert answer.status == 401

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+from collections.abc import Sequence
 
 import pytest
 from aiohttp import web
 
 from llamamgr.core.config import ServerConfig
 from llamamgr.proxy import media
-from llamamgr.proxy.media import enclosures, is_public
+from llamamgr.proxy.media import Fetching, is_public
 from llamamgr.wire.errors import DialectError
 from tests.proxy.conftest import Front, MakeFront, serving
 
@@ -59,7 +61,7 @@ async def test_what_is_fetched_is_enclosed_redirects_included() -> None:
     async with serving(site()) as port:
         base = f"http://127.0.0.1:{port}"
         addresses = [f"{base}/a.png", f"{base}/away?to=/a.png"]
-        found = await enclosures(addresses, allowed=lambda address: True)
+        found = await Fetching(lambda address: True).enclosures(addresses)
     assert found == dict.fromkeys(addresses, "data:image/png;base64,iVBORw==")
 
 
@@ -80,14 +82,14 @@ async def test_what_is_no_image_is_refused(path: str, said: str) -> None:
                 f"away?to=http%3A%2F%2F127.0.0.1%3A{port}%2Faway%3Fto%3D%2Faway%3Fto%3D%2Faway%3Fto%3D%2Faway"
             )
         with pytest.raises(DialectError, match=said):
-            await enclosures([f"http://127.0.0.1:{port}/{path}"], allowed=lambda address: True)
+            await Fetching(lambda address: True).enclosures([f"http://127.0.0.1:{port}/{path}"])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"])
 async def test_this_machine_is_never_asked_however_it_is_written(host: str) -> None:
     async with serving(site()) as port:
         with pytest.raises(DialectError, match=r"not public|could not be fetched"):
-            await enclosures([f"http://{host}:{port}/a.png"])
+            await Fetching().enclosures([f"http://{host}:{port}/a.png"])
 
 
 async def test_a_redirect_leads_to_no_private_address() -> None:
@@ -98,12 +100,61 @@ async def test_a_redirect_leads_to_no_private_address() -> None:
             return allowed.pop("first", False)
 
         with pytest.raises(DialectError, match="not public"):
-            await enclosures([f"http://127.0.0.1:{port}/away?to=http://127.0.0.1:{port}/a.png"], allowed=once)
+            await Fetching(once).enclosures(
+                [f"http://127.0.0.1:{port}/away?to=http://127.0.0.1:{port}/a.png"]
+            )
 
 
 async def test_too_many_addresses_are_refused() -> None:
     with pytest.raises(DialectError, match="more than 32"):
-        await enclosures([f"http://x.example/{number}" for number in range(33)])
+        await Fetching().enclosures([f"http://x.example/{number}" for number in range(33)])
+
+
+async def test_all_images_of_a_request_together_are_no_longer_than_a_body_may_be() -> None:
+    async with serving(site()) as port:
+        addresses = [f"http://127.0.0.1:{port}/a.png?{number}" for number in range(5)]
+        fetching = Fetching(lambda address: True)
+        assert len(await fetching.enclosures(addresses, most=5 * 4)) == 5
+        with pytest.raises(DialectError, match="images are longer than 19 bytes"):
+            await fetching.enclosures(addresses, most=19)
+
+
+async def test_no_more_are_fetched_at_once_than_the_machine_can_bear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "MOST_AT_ONCE", 3)
+    now, most = 0, 0
+
+    async def image(request: web.Request) -> web.Response:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return web.Response(body=b"x", content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/{name}", image)
+    async with serving(app) as port:
+        fetching = Fetching(lambda address: True)
+        requests = [[f"http://127.0.0.1:{port}/{row}-{number}" for number in range(4)] for row in range(3)]
+        await asyncio.gather(*map(fetching.enclosures, requests))
+    assert most == 3
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/chat/completions"])
+async def test_nothing_is_fetched_for_a_model_that_is_not_there(make_front: MakeFront, path: str) -> None:
+    asked = []
+
+    class Watched(Fetching):
+        async def enclosures(self, addresses: Sequence[str], most: int = 0) -> dict[str, str]:
+            asked.append(addresses)
+            return {}
+
+    [(field, content)] = [(field, content) for other, field, content in ASKED if other == path]
+    async with make_front(server=ServerConfig(fetch_media=True)) as front:
+        front.services.fetching = Watched()
+        for model, status in (("nope", 404), ("tinychat", 400)):  # the latter sees nothing
+            body = {"model": model, "max_tokens": 5, field: [{"role": "user", "content": content}]}
+            assert (await front.whole(path, **body))[0] == status
+    assert asked == []
 
 
 ASKED = [

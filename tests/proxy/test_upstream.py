@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llamamgr.proxy.connection import AnswerTooLongError
 from llamamgr.proxy.upstream import BUFFER_LIMIT, UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import Endpoint
 
@@ -163,7 +164,7 @@ async def test_a_slow_reader_makes_the_peer_wait(folder: Path) -> None:
 async def test_an_answer_beyond_the_limit_is_refused(folder: Path) -> None:
     handler = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123456789")
     async with peer(folder / "s", handler) as endpoint, open_exchange(endpoint, "GET", "/") as exchange:
-        with pytest.raises(UpstreamLostError, match="longer than 4 bytes"):
+        with pytest.raises(AnswerTooLongError, match="longer than 4 bytes"):
             await exchange.read(4)
 
 

@@ -64,3 +64,31 @@ async def test_a_child_of_short_prompts_is_asked_for_nothing_but_its_slots(short
     engine = EngineOfSlots(short_folder / "s.sock", tokens=63, seconds_per_token=10)
     assert await saved(SlotStore(short_folder / "slots", GIB, 0.5), engine, card) == 0
     assert engine.asked == ["/slots"]
+
+
+async def test_nothing_more_is_saved_once_all_is_to_end(short_folder, card):
+    engine = EngineOfSlots(short_folder / "s.sock", tokens=2000, seconds_per_token=0.01)
+    store = SlotStore(short_folder / "slots", GIB, 0.5)
+    async with engine as endpoint:
+        saved = await store.save(
+            Endpoint(socket=endpoint), "key", "default/b1", card, is_hurried=lambda: True
+        )
+    assert saved == 0
+    assert not [path for path in engine.asked if "action=save" in path]
+
+
+async def test_a_disk_that_cannot_hold_prompt_caches_keeps_no_model_from_loading(
+    supervisor, fake_build, short_folder
+):
+    (short_folder / "state").mkdir()
+    (short_folder / "state" / "slots").write_text("a file where the folder would be")
+    async with supervisor(fake_build(), slot_cache=GIB) as owner, owner.acquire(model()):
+        assert [child.state for child in owner.status()] == ["ready"]
+
+
+def test_files_of_any_name_count_and_go(short_folder):
+    store = SlotStore(short_folder, 10, 0.5)
+    folder = store.folder("key")
+    (folder / "named-by-a-client").write_bytes(bytes(11))
+    store._shrink()
+    assert list(folder.iterdir()) == []

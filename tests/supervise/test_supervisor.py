@@ -126,6 +126,20 @@ async def test_unloading_a_busy_model_waits_for_its_request(supervisor, fake_bui
         assert not await owner.unload(model())
 
 
+async def test_a_child_that_was_unloaded_under_its_request_is_known_from_one_that_died(
+    supervisor, fake_build
+):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model()) as lease:
+            assert await owner.unload(model(), now=True)
+            assert await owner.cause_of_death(lease.child, 5)
+            assert owner.was_unloaded(lease.child)
+        async with owner.acquire(model()) as lease:
+            os.kill(owner.status()[0].pid, signal.SIGKILL)
+            assert await owner.cause_of_death(lease.child, 5)
+            assert not owner.was_unloaded(lease.child)
+
+
 async def test_a_killed_child_leaves_its_cause_and_the_next_request_gets_a_new_one(supervisor, fake_build):
     async with supervisor(fake_build()) as owner:
         async with owner.acquire(model()) as lease:

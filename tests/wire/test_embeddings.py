@@ -149,3 +149,12 @@ def test_a_cut_keeps_the_closing_token(tokens: Any, bare: Any, cut: Any) -> None
 def test_the_recorded_missing_input_has_its_envelope() -> None:
     (exchange,) = replay.load(["v1-embeddings-missing"])
     assert openai.error_body(400, "invalid input").decode() == exchange.answer.rstrip()
+
+
+def test_many_inputs_go_in_several_calls_so_that_no_answer_grows_beyond_measure() -> None:
+    assert v1(input="a").batches() == [v1(input="a")]
+    many = v1(input=[str(number) for number in range(600)], dimensions=3)
+    batches = many.batches()
+    assert [len(batch.inputs) for batch in batches] == [256, 256, 88]
+    assert tuple(one for batch in batches for one in batch.inputs) == many.inputs
+    assert {batch.dimensions for batch in batches} == {3}
