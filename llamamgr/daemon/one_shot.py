@@ -10,6 +10,7 @@ loopback port without a key while it runs, which is its own way and cannot be ch
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,11 @@ class OneShot:
         place = self._folder / f"ask-{self._count}"
         place.mkdir(mode=0o700)
         transcript = place / "transcript"
-        code, said = await self._run(*self._arguments(request, place, transcript, system, prompt))
-        answer = read_transcript(transcript, prompt) if code == 0 else None
+        try:
+            code, said = await self._run(*self._arguments(request, place, transcript, system, prompt))
+            answer = read_transcript(transcript, prompt) if code == 0 else None
+        finally:
+            shutil.rmtree(place, ignore_errors=True)  # what was said is nobody's once it is answered
         if answer is None or not any(answer):
             told = _ERROR.findall(said) or [line.strip() for line in said.splitlines()[-6:] if line.strip()]
             raise EngineError(

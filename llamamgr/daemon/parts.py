@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 import msgspec
 
 import llamamgr
-from llamamgr.core.cards import ModelCard
-from llamamgr.core.errors import LlamamgrError
 from llamamgr.daemon.builds import CurrentBuilds
 from llamamgr.daemon.config_watch import ConfigWatch
 from llamamgr.daemon.lag import LoopLag
@@ -17,7 +15,7 @@ from llamamgr.daemon.quantizing import quantizer_of
 from llamamgr.daemon.reload import Reloading
 from llamamgr.daemon.residents import Residents
 from llamamgr.daemon.start import Start
-from llamamgr.daemon.tidying import keep_small
+from llamamgr.daemon.tidying import keep_log_short, keep_small
 from llamamgr.models.index import Index
 from llamamgr.proxy.services import Services
 from llamamgr.supervise.lasting import lasting
@@ -47,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True):
             "watching the configuration": watch.run,
             "watching the API keys": start.keys.watch,
             "giving memory back": keep_small,
+            "keeping the log short": lambda: keep_log_short(start.paths.daemon_log),
             "looking for settings that cannot work": self.reloading.advise,
         }
         if start.tls is not None:
@@ -64,7 +63,7 @@ def assemble(start: Start, stop: Callable[[], None]) -> Parts:
         run=paths.run,
         state=paths.state,
         children_file=paths.children_file,
-        card_of=lambda name: _card_of(index, name),
+        card_of=index.find,
     )
     residents = Residents(supervisor, index, config)
     services = Services(
@@ -85,10 +84,3 @@ def assemble(start: Start, stop: Callable[[], None]) -> Parts:
     supervisor.on_stopping = services.pool.forget
     reloading = Reloading(start, services, supervisor, builds, residents)
     return Parts(start, index, supervisor, residents, lag, services, reloading)
-
-
-def _card_of(index: Index, name: str) -> ModelCard | None:
-    try:
-        return index.resolve(name)
-    except LlamamgrError:
-        return None

@@ -1,15 +1,19 @@
-"""The daemon's own memory after a burst of work."""
+"""What the daemon itself takes: its memory after a burst of work, its log on the disk."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+from pathlib import Path
 
 from llamamgr.host.memory import resident, trim
 
 _INTERVAL = 5.0
 _GROWTH = 2 * 1024 * 1024
+_LOOK_AT_LOG = 60.0
+_LOG_BYTES = 20 * 1024 * 1024
+_OUTPUTS = (1, 2)
 
 
 def set_aside_what_is_loaded() -> None:
@@ -35,3 +39,27 @@ async def keep_small() -> None:
             now = resident(os.getpid())
             smallest = min(now, smallest or now)  # what is held in the middle of work is no measure
         await asyncio.sleep(_INTERVAL)
+
+
+async def keep_log_short(log: Path) -> None:
+    """Begin the daemon's log anew when it has grown long, as that of a child is; the one before it is kept. Until cancelled."""
+    while True:
+        await asyncio.to_thread(rotate, log)
+        await asyncio.sleep(_LOOK_AT_LOG)
+
+
+def rotate(log: Path, most: int = _LOG_BYTES) -> bool:
+    """True when ``log`` had more than ``most`` bytes and was begun anew; only if it is where this process's output goes."""
+    try:
+        found = log.stat()
+    except FileNotFoundError:
+        return False
+    mine = [number for number in _OUTPUTS if os.path.samestat(os.fstat(number), found)]
+    if found.st_size <= most or not mine:
+        return False
+    log.replace(log.with_name(f"{log.name}.1"))
+    anew = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in mine:
+        os.dup2(anew, number)
+    os.close(anew)
+    return True

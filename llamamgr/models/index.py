@@ -38,6 +38,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     by_key: dict[str, ModelCard]
     by_repository: dict[str, list[ModelCard]]
     taken: float
+    config: Config  # by which the folders were looked at
     asked: dict[str, ModelCard] = {}  # names as they were asked for, that need not be parsed again
 
 
@@ -65,10 +66,8 @@ class Index:
             return self._look().listing
 
     def reconfigure(self, config: Config) -> None:
-        """Take a new configuration in; the next question looks at its folders."""
-        with self._lock:
-            self._config = config
-            self._snapshot = None
+        """Take a new configuration in; the next question looks at its folders. Does not wait for a look that is under way."""
+        self._config = config
 
     def listing(self) -> Listing:
         """The models, at most a second old."""
@@ -86,6 +85,10 @@ class Index:
             if card:
                 return card
         raise NotFoundError(f"model '{name}' not found", path_hint(name) or self._hint(wanted))
+
+    def find(self, name: str) -> ModelCard | None:
+        """As ``resolve``, by a look at most a second old: one that is not there, or no name, is None and costs no other look."""
+        return self.named(self._config.aliases.get(name.lower(), name))
 
     def named(self, name: str) -> ModelCard | None:
         """The model that bears this very name, aliases aside; None when there is none, or it cannot be a name."""
@@ -105,8 +108,8 @@ class Index:
 
     def recall(self, name: str) -> ModelCard | None:
         """As ``resolve``, from memory alone: None when the disk must be looked at. ``InvalidNameError`` as there."""
-        snapshot = self._snapshot
-        if snapshot is None or self._clock() - snapshot.taken >= _FRESH:
+        snapshot = self._remembered(_FRESH)
+        if snapshot is None:
             return None
         known = snapshot.asked.get(name)
         if known is None:
@@ -130,16 +133,22 @@ class Index:
         return _read_again(card.projector, verbose) if card.projector else None
 
     def _current(self, age: float) -> _Snapshot:
+        snapshot = self._remembered(age)
+        if snapshot is None:
+            with self._lock:
+                snapshot = self._remembered(age) or self._look()  # another thread may have looked meanwhile
+        return snapshot
+
+    def _remembered(self, age: float) -> _Snapshot | None:
         snapshot = self._snapshot
-        if snapshot and self._clock() - snapshot.taken < age:
-            return snapshot
-        with self._lock:
-            snapshot = self._snapshot  # another thread may have looked meanwhile
-            return snapshot if snapshot and self._clock() - snapshot.taken < age else self._look()
+        if snapshot is None or snapshot.config is not self._config:
+            return None
+        return snapshot if self._clock() - snapshot.taken < age else None
 
     def _look(self) -> _Snapshot:
         """Caller holds the lock."""
-        sources = sources_of(self._paths, self._config)
+        config = self._config
+        sources = sources_of(self._paths, config)
         found, skipped = find(sources.roots)
         reading = _Reading(self._cache.load() if self._known is None else self._known)
         files = [(reading.facts(file), file) for file in found]
@@ -155,8 +164,9 @@ class Index:
         if reading.changed or gone:
             self._cache.save(reading.changed, gone)
         self._known = reading.used
-        self._snapshot = _snapshot(assemble(files, faults, map(_told, stored), EMBEDDED), self._clock())
-        return self._snapshot
+        listing = assemble(files, faults, map(_told, stored), EMBEDDED)
+        self._snapshot = snapshot = _snapshot(listing, self._clock(), config)
+        return snapshot
 
     def _hint(self, wanted: ModelName) -> str:
         unusable = self._unusable(wanted)
@@ -216,14 +226,14 @@ def _told(card: ModelCard) -> ModelCard:
     return msgspec.structs.replace(card, capabilities=(*before, "completion", *after, *media))
 
 
-def _snapshot(listing: Listing, taken: float) -> _Snapshot:
+def _snapshot(listing: Listing, taken: float, config: Config) -> _Snapshot:
     by_key: dict[str, ModelCard] = {}
     by_repository: dict[str, list[ModelCard]] = {}
     for card in listing.models:
         name = ModelName.parse(card.name)
         by_key[name.key] = card
         by_repository.setdefault(name.repository.lower(), []).append(card)
-    return _Snapshot(listing, by_key, by_repository, taken)
+    return _Snapshot(listing, by_key, by_repository, taken, config)
 
 
 def _lookup(snapshot: _Snapshot, wanted: ModelName, has_tag: bool) -> ModelCard | None:

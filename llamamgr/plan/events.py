@@ -92,7 +92,7 @@ class Requested(msgspec.Struct, frozen=True):
     ``start_key`` is the key a newly started child would have (context ≥ wanted), ``placements`` where it may live, best first.
     A ``priority`` point weighs as much as ``PRIORITY_SECONDS`` of waiting. ``conflicts`` are models it cannot live beside,
     ``reload_seconds`` what bringing it back costs; a ``pinned`` child is never evicted and never expires. ``ttl`` is how long its
-    child may stay idle whatever ``keep_alive`` says.
+    child may stay idle whatever ``keep_alive`` says. Nobody makes way for what is ``modest``, and it does not wait for room.
     """
 
     request: int
@@ -106,6 +106,7 @@ class Requested(msgspec.Struct, frozen=True):
     reload_seconds: float = 1.0
     pinned: bool = False
     ttl: float = math.inf
+    modest: bool = False
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -217,7 +218,7 @@ class GrantLease(msgspec.Struct, frozen=True):
     child: str
 
 
-Refusal = Literal["queue_full", "too_big", "waited_too_long", "load_failed", "cooling_down"]
+Refusal = Literal["queue_full", "too_big", "no_room", "waited_too_long", "load_failed", "cooling_down"]
 
 
 class RefuseRequest(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ free slot, else start a child where memory allows, else stop idle children to ma
 bring back, long unused), else wait. Only the best placements that memory could ever hold count: a model that fits a GPU waits for
 it rather than be slow for as long as it lives. A busy child is never a victim, nor a pinned one. A demand that has waited for
 room longer than ``patience`` closes the children it needs gone: younger requests are not granted on them any more, so they drain
-(age beats warmth).
+(age beats warmth). What is loaded without being asked for is modest: it takes free room, or is refused.
 
 Times are seconds on any one monotonic clock; sizes are bytes.
 """
@@ -255,6 +255,10 @@ class Scheduler(Situation):
             fitting.clear()  # what is started or stopped now may fit, or not fit any more
             room = room or self.room()
             if self._started(demand, room, now):
+                continue
+            if demand.event.modest:
+                del self.waiting[demand.request]
+                self._refuse(demand.request, "no_room", "other models use the memory")
                 continue
             clearance = Clearance(self, demand, room, now)
             if self._made_room(clearance, room):

@@ -21,6 +21,7 @@ import asyncio
 import http
 import logging
 import secrets
+import select
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -200,7 +201,9 @@ class Connection(web.RequestHandler):
         wire = self._wire
         if wire is None:
             return
-        if self._leaving:
+        if self._reading_paused and _has_left(wire):  # nothing is read, so nothing tells
+            self.hang_up()
+        elif self._leaving:
             if now - self._leaving > _LINGER:
                 wire.abort()
         elif self._is_unread(wire, now, limits.write_wait):
@@ -336,6 +339,19 @@ class FrontRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
         return FrontServer(inner, Shortcuts(self.app).handle, *self._front)
+
+
+_GONE = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere POLLHUP, which always is told, says the same
+
+
+def _has_left(wire: asyncio.Transport) -> bool:
+    """The client has closed its side, or the connection broke: asked of the system, whatever lies unread before that."""
+    fd = wire.get_extra_info("socket").fileno()
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, _GONE)
+    return bool(poll.poll(0))
 
 
 # -- last words

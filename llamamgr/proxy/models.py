@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import msgspec
@@ -18,7 +18,7 @@ from llamamgr.core.hub import parse_model_name
 from llamamgr.core.names import ModelName
 from llamamgr.models import create as making
 from llamamgr.models.create import Wanted
-from llamamgr.models.progress import SUCCESS, Progress, Tell
+from llamamgr.models.progress import SUCCESS, Progress
 from llamamgr.models.pull import Puller, Wish
 from llamamgr.models.store import Incoming
 from llamamgr.proxy import replies
@@ -33,10 +33,10 @@ _CHUNK = 1024 * 1024  # bytes of an upload gathered before they are hashed and w
 
 
 async def pulls(app: web.Application) -> AsyncIterator[None]:
-    """Of the public application's life: what pulls for every front."""
+    """Of the public application's life: what pulls and makes for every front."""
     services = app[SERVICES]
     puller = Puller(services.index.store, lambda: services.config.registry, services.version)
-    async with services.transfers.open(puller):
+    async with services.transfers.open(puller), services.makers.open():
         yield
 
 
@@ -190,41 +190,10 @@ async def _created(
         quantize=asked.quantize,
     )
     async with aclosing(
-        _in_thread(lambda tell: making.create(store, wanted, tell, services.quantize))
+        services.makers.make(lambda tell: making.create(store, wanted, tell, services.quantize))
     ) as steps:
         async for step in steps:
             yield step
-
-
-async def _in_thread(work: Callable[[Tell], object]) -> AsyncGenerator[Progress, None]:
-    """What blocking ``work`` tells, as it tells it; its error is raised at the end. Once nobody listens, telling fails."""
-    loop = asyncio.get_running_loop()
-    told: asyncio.Queue[Progress | None] = asyncio.Queue()
-    failed: list[Exception] = []
-    is_heard = True
-
-    def tell(progress: Progress) -> None:
-        if not is_heard:
-            raise ConnectionError("the client left")
-        loop.call_soon_threadsafe(told.put_nowait, progress)
-
-    def run() -> None:
-        try:
-            work(tell)
-        except Exception as error:
-            failed.append(error)
-        finally:
-            loop.call_soon_threadsafe(told.put_nowait, None)
-
-    running = loop.run_in_executor(None, run)
-    try:
-        while (progress := await told.get()) is not None:
-            yield progress
-        await running
-    finally:
-        is_heard = False
-    if failed:
-        raise failed[0]
 
 
 async def _tell(

@@ -19,6 +19,7 @@ from llamamgr.core.keys import Key
 from llamamgr.models.create import Quantizer
 from llamamgr.models.index import Index
 from llamamgr.proxy.keyring import Keyring
+from llamamgr.proxy.making import Makers
 from llamamgr.proxy.media import Fetching
 from llamamgr.proxy.metrics import Metrics
 from llamamgr.proxy.pool import Pool
@@ -76,6 +77,7 @@ class Services(msgspec.Struct):
     hostname: str = msgspec.field(default_factory=socket.gethostname)
     answers: Memory = msgspec.field(default_factory=Memory)
     transfers: Transfers = msgspec.field(default_factory=Transfers)
+    makers: Makers = msgspec.field(default_factory=Makers)
     pool: Pool = msgspec.field(default_factory=Pool)
     fetching: Fetching = msgspec.field(default_factory=Fetching)
     quantize: Quantizer | None = None

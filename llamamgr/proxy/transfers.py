@@ -33,7 +33,7 @@ class Transfers:
                 yield
             finally:
                 self._tasks = None
-                for transfer in self._running.values():
+                for transfer in list(self._running.values()):
                     transfer.cancel()
 
     async def pull(self, wish: Wish) -> AsyncGenerator[Progress, None]:
@@ -45,17 +45,28 @@ class Transfers:
                 yield progress
         finally:
             transfer.listeners -= 1
-            if not transfer.listeners and self._running.get(wish) is transfer:
-                del self._running[wish]  # who asks from now on begins anew
+            if not transfer.listeners:
+                self._forget(transfer, wish)
                 transfer.cancel()
 
     def _start(self, wish: Wish) -> _Transfer:
         if self._tasks is None or self._puller is None:
             raise BusyError("llamamgr is shutting down", "send the request again once it runs", 5)
         transfer = _Transfer(self._puller, wish)
-        transfer.task = self._tasks.create_task(transfer.run(), name=f"pull {wish.name}")
         self._running[wish] = transfer
+        transfer.task = self._tasks.create_task(self._run(transfer, wish), name=f"pull {wish.name}")
         return transfer
+
+    async def _run(self, transfer: _Transfer, wish: Wish) -> None:
+        """To its end, which those who listen may still have to read; who asks from then on begins anew."""
+        try:
+            await transfer.run()
+        finally:
+            self._forget(transfer, wish)
+
+    def _forget(self, transfer: _Transfer, wish: Wish) -> None:
+        if self._running.get(wish) is transfer:
+            del self._running[wish]
 
 
 class _Transfer:

@@ -1,15 +1,18 @@
 """A streamed answer to one client.
 
 Its head is sent with its first bytes, so that a failure before them still has a status of its own. A stream that fails later
-ends with an error in its dialect and a connection that is closed without the last chunk: no client can take it for complete.
+ends with an error in its dialect and a connection that is closed without the last chunk: no client can take it for complete. An
+answer without chunks (HTTP/1.0) is over when its connection is closed in order, so there it is reset.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from llamamgr.proxy.answer import EVENTS
 from llamamgr.proxy.services import services_of
@@ -60,8 +63,11 @@ class Writer:
         response = await self._begun()
         await response.write(last_words)
         await asyncio.sleep(_LAST_WORDS_SECONDS)
-        if self._request.transport is not None:
-            self._request.transport.close()  # sends what is buffered first, unlike abort
+        transport = self._request.transport
+        if transport is not None:
+            if self._request.version < HttpVersion11:
+                _reset_when_closed(transport)
+            transport.close()  # sends what is buffered first, unlike abort
         return response
 
     async def _begun(self) -> web.StreamResponse:
@@ -72,3 +78,9 @@ class Writer:
             await response.prepare(self._request)
             self._response = response
         return self._response
+
+
+def _reset_when_closed(transport: asyncio.BaseTransport) -> None:
+    """The client sees a connection that broke, not one that came to its end."""
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

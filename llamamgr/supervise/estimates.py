@@ -20,6 +20,8 @@ from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.wishes import Wish, conflicts_of, key_of, stay_of, variant_of
 
+_State = tuple[int, int]  # a file's size and its time of change, in ns
+
 _HEADERS_KEPT = 64
 # Options of the engine by which a part of the model is kept off the GPUs: only the engine can tell what then goes where.
 _SPREADING = frozenset(
@@ -40,13 +42,17 @@ class Estimates:
         self.config = config
         self._measured = measured
         self._card_of = card_of or (lambda name: None)
-        self._headers: OrderedDict[str, Header | None] = OrderedDict()
+        self._headers: OrderedDict[str, tuple[_State, Header]] = OrderedDict()
 
     def key(self, model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig) -> ChildKey:
         """The child that would do. A request that names no context wants the default: somebody else's small one would not do."""
         wanted = options.context or DEFAULT_CONTEXT
         context = min(wanted, model.context) if model.context else wanted
         return key_of(model, build, options, settings, context)
+
+    def conflicts(self, model: ModelCard) -> frozenset[str]:
+        """Identities of the models it cannot live beside; may block, since the index may have to look at its folders."""
+        return conflicts_of(model, self.config, self._card_of)
 
     def files(self, model: ModelCard, options: LoadOptions, settings: ModelConfig) -> Files:
         """What the files tell; reads their headers once, so it may block for some milliseconds."""
@@ -97,9 +103,9 @@ class Estimates:
         key: ChildKey,
         places: tuple[Placement, ...],
         keep_alive: float | None,
-        priority: int = 0,
+        conflicts: frozenset[str] = frozenset(),
     ) -> Requested:
-        """The event for the plan. ``places`` are where the child lives or may live; ``priority`` is the request's own."""
+        """The event for the plan. ``places`` are where the child lives or may live, ``conflicts`` as the event has them."""
         record = self._measured.record(wish, key.variant)
         return Requested(
             request=request,
@@ -108,8 +114,8 @@ class Estimates:
             slots=wish.shape.parallel,
             keep_alive=stay_of(self.config, wish.settings, keep_alive),
             start_key=msgspec.structs.replace(key, context=max(key.context, wish.shape.context)),
-            priority=wish.settings.priority + priority,
-            conflicts=conflicts_of(wish.model, self.config, self._card_of),
+            priority=wish.settings.priority,
+            conflicts=conflicts,
             reload_seconds=record.load_seconds if record else 1.0,
             pinned=wish.settings.pin,
             ttl=wish.settings.ttl_seconds,
@@ -145,15 +151,19 @@ class Estimates:
         return took + shape.prompt_cache_mib * MIB if took else shape.need
 
     def _header(self, path: str) -> Header | None:
-        """The header of a file, from memory if it was read before; None when it cannot be read."""
-        if path not in self._headers:
-            try:
-                self._headers[path] = load_header(Path(path))[0]
-            except (OSError, GgufError):
-                self._headers[path] = None
-            while len(self._headers) > _HEADERS_KEPT:
-                self._headers.popitem(last=False)
-        return self._headers[path]
+        """The header of a file, from memory if the file is what it was; None when it cannot be read, now."""
+        try:
+            found = Path(path).stat()
+            state = (found.st_size, found.st_mtime_ns)
+            known, header = self._headers.get(path, (None, None))
+            if header is None or known != state:
+                header = load_header(Path(path))[0]
+                self._headers[path] = state, header
+        except (OSError, GgufError):
+            return None
+        while len(self._headers) > _HEADERS_KEPT:
+            self._headers.popitem(last=False)
+        return header
 
 
 def _batch(options: LoadOptions, said: Mapping[str, str]) -> int:

@@ -77,6 +77,9 @@ class Orders:
         settings = config.settings_of(model.name)
         options = merged(asked, settings)
         build = await self.build_of(options.instance)
+        conflicts: frozenset[str] = frozenset()
+        if any(group.exclusive for group in config.groups.values()):
+            conflicts = await in_thread(self._estimates.conflicts, model)
         wanted = self._estimates.key(model, build, options, settings)
         child = self._serving(wanted)
         if child:
@@ -86,7 +89,8 @@ class Orders:
         else:
             flag_arguments(settings, build)  # a wrong flag is told before anything waits
             wish, places = await self._memory.places(model, build, options, settings)
-        order = Order(asked, config, wish, self._estimates.demand(0, wish, wanted, places, None), child)
+        demand = self._estimates.demand(0, wish, wanted, places, None, conflicts)
+        order = Order(asked, config, wish, demand, child)
         if child:
             self._remember(order)
         return order

@@ -32,6 +32,8 @@ def refusal_error(command: RefuseRequest, model: str) -> LlamamgrError:
         case "too_big":
             hint = "choose a smaller quant or context, or raise scheduler.memory in config.toml"
             return BusyError(f"{model} does not fit into memory: {command.detail}", hint, 60)
+        case "no_room":
+            return BusyError(f"there is no room for {model} now: {command.detail}", "", 60)
         case "load_failed":
             return EngineError(
                 f"{model} could not be loaded: {command.detail}", f"`llamamgr logs {model}` shows its log"

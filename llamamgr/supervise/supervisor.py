@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+
 from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import EngineError, LlamamgrError
@@ -170,9 +172,10 @@ class Supervisor:
         *,
         keep_alive: float | None = None,
         priority: int = 0,
+        modest: bool = False,
     ) -> contextlib.AbstractAsyncContextManager[Lease]:
-        """See ``lease.Children.acquire``."""
-        return _Acquisition(self, model, options, keep_alive, priority, next(self._numbers))
+        """See ``lease.Children.acquire``; a ``modest`` one takes room that is free, and is refused (``BusyError``) if none is."""
+        return _Acquisition(self, model, options, keep_alive, priority, next(self._numbers), modest)
 
     def _at_once(self, hold: _Acquisition) -> Lease | None:
         """What most requests get: a free slot of a child that runs for them. None when there is something to wait for."""
@@ -219,7 +222,8 @@ class Supervisor:
         future: asyncio.Future[str] = self._loop.create_future()
         self._grants[hold.request] = future
         self._wishes[hold.request] = order.wish
-        self._post(order.numbered(hold.request, hold.keep_alive, hold.priority))
+        demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
+        self._post(msgspec.structs.replace(demand, modest=True) if hold.modest else demand)
         return await future
 
     def _leave(self, hold: _Acquisition) -> None:
@@ -351,7 +355,7 @@ class Supervisor:
 class _Acquisition:
     """One request's hold on a child, from its wait to its last byte; a generator would cost every request several µs."""
 
-    __slots__ = ("_owner", "asked", "child", "keep_alive", "model", "priority", "request")
+    __slots__ = ("_owner", "asked", "child", "keep_alive", "model", "modest", "priority", "request")
 
     def __init__(
         self,
@@ -361,6 +365,7 @@ class _Acquisition:
         keep_alive: float | None,
         priority: int,
         request: int,
+        modest: bool,
     ) -> None:
         self._owner = owner
         self.model = model
@@ -368,6 +373,7 @@ class _Acquisition:
         self.keep_alive = keep_alive
         self.priority = priority
         self.request = request
+        self.modest = modest
         self.child = ""  # whose lease it has
 
     async def __aenter__(self) -> Lease:

@@ -15,6 +15,9 @@ from llamamgr.core.flags import parse_help
 from llamamgr.host.files import write_atomic
 from llamamgr.host.processes import capture
 from llamamgr.instances.store import dump
+from tests.supervise.conftest import fake_build, fake_help, short_folder, supervisor
+
+__all__ = ("fake_build", "fake_help", "short_folder", "supervisor")  # pytest finds its fixtures here
 
 FAKES = Path(__file__).parent.parent / "fakes"
 PROGRAMS = {"llama-server": FAKES / "fake_llama_server.py", "llama-cli": FAKES / "fake_llama_cli.py"}

@@ -70,7 +70,7 @@ def test_the_transcript_gives_thinking_and_answer(tmp_path, written, found):
     assert read_transcript(tmp_path / "t", "hi") == found
 
 
-def test_without_a_llama_server_llama_cli_answers_and_it_is_said_aloud(install_fake, caplog):
+def test_without_a_llama_server_llama_cli_answers_and_it_is_said_aloud(install_fake, caplog, own_home):
     root = install_fake("cli-think", CLI_ONLY)
     with caplog.at_level(logging.WARNING), LlamaServer("selftest", context=256) as server:
         server.start()
@@ -81,6 +81,7 @@ def test_without_a_llama_server_llama_cli_answers_and_it_is_said_aloud(install_f
         server.chat("hello", temperature=0, max_tokens=5, think=False)
         with pytest.raises(MissingToolError, match="no address"):
             server.base_url  # noqa: B018
+        assert not [*own_home.rglob("ask-*")], "what was said does not lie about"
     argv = (root / "bin" / "argv").read_text().splitlines()
     wished = {"--temp": "0", "--predict": "5", "--reasoning": "off"}
     assert {name: argv[argv.index(name) + 1] for name in wished} == wished

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from llamamgr.core.config import Config
+from llamamgr.core.config import Config, parse_config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import LongArray
 from llamamgr.host.paths import Paths
 from llamamgr.models import index as index_module
 from llamamgr.models.index import Index
+from llamamgr.models.scan import find
 from tests.fakes.clock import Clock
 from tests.golden.replay import MODELS
 from tests.models.conftest import Write
@@ -167,6 +168,43 @@ def test_asking_again_within_a_second_looks_at_no_disk(
     clock.now += 0.2
     with pytest.raises(NotFoundError):
         index.resolve("a")
+
+
+def test_a_new_configuration_waits_for_no_look_and_holds_once_it_is_given(
+    paths: Paths, folder: Path, write: Write, monkeypatch
+):
+    write("a.gguf")
+    index, former = Index(paths, Config()), find
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(roots: object) -> object:
+        begun.set()
+        assert go_on.wait(10)
+        return former(roots)
+
+    monkeypatch.setattr(index_module, "find", slow)
+    looking = threading.Thread(target=index.refresh)
+    looking.start()
+    assert begun.wait(10)
+    index.reconfigure(Config(models_dirs=(str(folder),)))
+    go_on.set()
+    looking.join()
+    assert index.recall("a") is None, "what was seen under the former one does not count"
+    assert index.resolve("a").name == "a:latest"
+
+
+def test_a_name_that_is_not_there_costs_no_look_when_it_is_only_looked_up(
+    paths: Paths, folder: Path, write: Write, reads: list[str], monkeypatch
+):
+    write("a.gguf")
+    config = parse_config({"models_dirs": [str(folder)], "models": {"a": {"aliases": ["gpt"]}}})
+    index = Index(paths, config)
+    found = index.find("GPT")
+    assert found is not None
+    assert found.name == "a:latest"
+    monkeypatch.setattr(index_module, "find", None)  # nothing is looked at
+    assert index.find("none") is None
+    assert index.find("no name at all/") is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])

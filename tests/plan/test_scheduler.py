@@ -495,6 +495,7 @@ class Histories(RuleBasedStateMachine):
         clash=st.sampled_from([(), (), ("a",), ("b", "c")]),
         where=st.sampled_from(["host", "host", "gpus"]),
         ttl=st.sampled_from([TTL, TTL, math.inf]),
+        modest=st.sampled_from([False, False, False, True]),
     )
     def request(
         self,
@@ -506,11 +507,12 @@ class Histories(RuleBasedStateMachine):
         clash: tuple[str, ...],
         where: str,
         ttl: float,
+        modest: bool,
     ) -> None:
         self.number += 1
         self.open.add(self.number)
         more = {"priority": priority, "conflicts": frozenset(clash) - {model}, "ttl": ttl}
-        asked = asks(self.number, model, need, 2, keep, context, **more)
+        asked = asks(self.number, model, need, 2, keep, context, modest=modest, **more)
         half = Placement({"G0": need // 2, "G1": need // 2, HOST: 1}, ("G0", "G1"))
         rest = Placement({"G0": 20, "G1": 20, HOST: max(1, need - 40)}, ("G0", "G1"), "partly")
         alone = Placement({HOST: need}, (), "host")
@@ -655,3 +657,21 @@ def test_a_child_that_is_to_go_after_its_request_is_not_left_at_once():
     plan.handle(ChildBecameReady("c1"), 0)
     assert not plan.left_at_once(1, 1)
     assert isinstance(plan.handle(Left(1), 1)[0], StopChild)
+
+
+def test_nobody_makes_way_for_what_is_loaded_without_being_asked_for():
+    plan = Scheduler(30)
+    loaded(plan, "a", 0, 1)
+    plan.handle(Left(1), 1)
+    (refused,) = plan.handle(asks(2, "b", need=25, modest=True), 2)
+    assert isinstance(refused, RefuseRequest)
+    assert refused.why == "no_room"
+    assert isinstance(plan.handle(asks(3, "c", need=20, modest=True), 3)[0], StartChild), "that much is free"
+
+
+def test_what_cannot_live_beside_another_is_not_loaded_unasked():
+    plan = Scheduler(100)
+    loaded(plan, "a", 0, 1)
+    (refused,) = plan.handle(asks(2, "b", modest=True, conflicts=frozenset("a")), 2)
+    assert isinstance(refused, RefuseRequest)
+    assert plan.children["c1"].state == "ready"

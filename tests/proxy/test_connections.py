@@ -176,6 +176,20 @@ async def send_zeros(client: Wire, size: int) -> None:
         await client.writer.drain()
 
 
+async def test_a_client_that_leaves_while_its_body_waits_to_be_read_is_noticed(make_front: MakeFront) -> None:
+    """Nothing is read of a body that is passed on as it comes while its engine is not there yet."""
+    head = (
+        "POST /upstream/tinychat/v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600000\r\n\r\n"
+    )
+    limits = patient(head_wait=0.4)
+    async with make_front(server=limits) as front, front.children._lock, wire(front.port) as client:
+        client.send(head.encode() + b"x" * 600_000)
+        metrics = front.services.metrics
+        await until(lambda: metrics.connections == 1)
+        client.writer.close()  # in order
+        await until(lambda: metrics.connections == 0)
+
+
 # -- answers
 
 

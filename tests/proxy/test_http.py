@@ -202,6 +202,17 @@ async def test_an_http_1_0_client_is_served_without_host_chunks_or_keep_alive(fr
     assert lines[-1]["done"] is True
 
 
+async def test_an_http_1_0_client_cannot_take_a_broken_stream_for_a_whole_one(make_front: MakeFront) -> None:
+    body = json.dumps({"model": "tinychat", "prompt": "hi"}).encode()
+    async with make_front("exit-at=mid-stream") as front, wire(front.port) as client:
+        client.send(b"POST /api/generate HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        received = b""
+        with pytest.raises(ConnectionResetError):
+            while data := await client.reader.read(65536):
+                received += data
+    assert "died while answering" in json.loads(received.splitlines()[-1])["error"]
+
+
 async def test_an_http_1_0_client_may_ask_to_keep_its_connection(front: Front) -> None:
     async with wire(front.port) as client:
         for _ in range(2):

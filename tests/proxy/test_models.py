@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import io
 import json
@@ -13,6 +14,11 @@ from typing import Any
 import pytest
 
 from llamamgr.core.config import RegistryConfig
+from llamamgr.core.errors import BusyError, SourceUnreachableError
+from llamamgr.models.progress import SUCCESS, Progress, Tell
+from llamamgr.models.pull import Puller, Wish
+from llamamgr.proxy.making import Makers
+from llamamgr.proxy.transfers import Transfers
 from tests.contract.conftest import real_binary
 from tests.fakes import registry
 from tests.fakes.registry import FakeRegistry
@@ -232,6 +238,55 @@ async def test_a_pull_that_everybody_left_stops(front: Front, fake: FakeRegistry
     fake.hold.set()
     fake.hold = None
     assert (await front.lines("/api/pull", model="tiny"))[-1] == {"status": "success"}
+
+
+async def test_a_pull_that_is_over_is_begun_anew_though_somebody_has_not_read_its_end() -> None:
+    class Failing(Puller):
+        pulls = 0
+
+        def __init__(self) -> None:
+            pass
+
+        async def pull(self, wish: Wish, tell: Tell) -> None:
+            self.pulls += 1
+            tell(Progress("pulling manifest"))
+            if self.pulls == 1:
+                raise SourceUnreachableError("the network was away", "")
+            tell(SUCCESS)
+
+    transfers, wish = Transfers(), Wish("m")
+    async with transfers.open(Failing()):
+        slow = transfers.pull(wish)
+        assert (await anext(slow)).status == "pulling manifest"
+        async with asyncio.timeout(5):
+            while transfers.underway:
+                await asyncio.sleep(0)
+        assert [step async for step in transfers.pull(wish)][-1] == SUCCESS
+        with pytest.raises(SourceUnreachableError):
+            await anext(slow)
+
+
+async def test_what_makes_models_for_long_keeps_no_thread_from_others_and_has_a_limit() -> None:
+    makers, go_on, loop = Makers(at_once=1, waiting=1), threading.Event(), asyncio.get_running_loop()
+    made: list[int] = []
+
+    def work(number: int, tell: Tell) -> None:
+        tell(Progress(f"making {number}"))
+        assert go_on.wait(10)
+        made.append(number)
+
+    async with makers.open():
+        first, second, left = (makers.make(functools.partial(work, number)) for number in (1, 2, 3))
+        assert (await anext(first)).status == "making 1"
+        assert (await anext(second)).status == "waiting for other models to be made"
+        with pytest.raises(BusyError, match="2 models are being made already"):
+            await anext(makers.make(functools.partial(work, 4)))
+        await second.aclose()  # its client has left while it waited
+        assert (await anext(left)).status.startswith("waiting")
+        assert await loop.run_in_executor(None, go_on.set) is None
+        assert [step async for step in first] == []
+        assert [step.status async for step in left] == ["making 3"]
+    assert made == [1, 3]
 
 
 async def test_push_and_status_are_clear(front: Front) -> None:

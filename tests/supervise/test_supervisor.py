@@ -6,7 +6,9 @@ import asyncio
 import json
 import math
 import os
+import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,13 +16,16 @@ import msgspec
 import psutil
 import pytest
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.core.config import Config, GroupConfig, ModelConfig
 from llamamgr.core.errors import BusyError, ConfigError, EngineError
 from llamamgr.supervise import pace, watch
+from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.lease import LoadOptions
+from llamamgr.supervise.measured import Measured
 from llamamgr.supervise.probe import ask
 from tests.fakes.fake_llama_server import ENDLESS
-from tests.supervise.conftest import MIB, model
+from tests.supervise.conftest import MIB, TINY, model
 
 
 async def until(true, deadline: float = 10.0) -> None:
@@ -426,6 +431,40 @@ async def test_models_of_an_exclusive_group_are_not_loaded_together(supervisor, 
                 pass
         await until(lambda: len(owner.status()) == 2)
         assert {child.model.name for child in owner.status()} == {"two:latest", "three:latest"}
+
+
+async def test_what_shares_a_group_is_looked_up_off_the_loop(supervisor, fake_build):
+    groups = {"big": GroupConfig(("one", "two"))}
+    asked: list[str] = []
+
+    def look(name: str) -> ModelCard:
+        asked.append(threading.current_thread().name)
+        return model(name)
+
+    async with supervisor(fake_build(), config={"groups": groups}) as owner:
+        owner._estimates._card_of = look
+        async with owner.acquire(model("one")):
+            pass
+    assert asked
+    assert threading.main_thread().name not in asked
+
+
+def test_a_file_that_changed_is_read_again_and_one_that_could_not_be_read_too(tmp_path):
+    file = tmp_path / "m.gguf"
+    estimates = Estimates(Config(), Measured(tmp_path / "measured.json"))
+    card = model(parts=(str(file),))
+
+    def told() -> str | None:
+        header = estimates.files(card, LoadOptions(), ModelConfig()).header
+        return str(header.metadata["general.name"]) if header else None
+
+    file.write_bytes(b"GGUF")  # is still being copied
+    assert told() is None
+    names = []
+    for golden in (TINY, TINY.with_name("tinyembed.gguf")):
+        shutil.copy(golden, file)
+        names.append(told())
+    assert names == ["tiny-chain", "emb"]
 
 
 async def test_a_request_that_names_no_context_is_not_served_by_somebody_elses_small_one(
