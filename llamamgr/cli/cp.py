@@ -13,6 +13,7 @@ def copy(
 ) -> None:
     """Give a model a second name. Its weights are not copied."""
     from llamamgr.core.names import ModelName
+    from llamamgr.daemon.client import tell_of_models
     from llamamgr.host.paths import Paths
     from llamamgr.host.settings import load_config
     from llamamgr.models import create as making
@@ -23,4 +24,5 @@ def copy(
     index = Index(paths, load_config(paths))
     card = index.resolve(source)
     making.copy(index.store, card, name)
+    tell_of_models(paths)
     typer.echo(f"{card.name} is also called {name.short}")

@@ -33,6 +33,7 @@ def create(
     from llamamgr.cli.stage_progress import telling
     from llamamgr.cli.transfer_progress import show
     from llamamgr.core.names import ModelName
+    from llamamgr.daemon.client import tell_of_models
     from llamamgr.host.paths import Paths
     from llamamgr.host.settings import load_config
     from llamamgr.models import create as making
@@ -53,6 +54,7 @@ def create(
             ),
             _quantizer(paths) if quantize else None,
         )
+    tell_of_models(paths)
     typer.echo(f'next: llamamgr run {wanted_name.short} "hello"')
 
 

@@ -44,7 +44,7 @@ def remove(
 def _unload(paths: Paths, card: ModelCard) -> None:
     """What runs by the name of a model that is gone goes, too, though another model may share its files."""
     from llamamgr.core.errors import LlamamgrError
-    from llamamgr.daemon.client import Control
+    from llamamgr.daemon.client import Control, tell_of_models
 
     control = Control(paths)
     try:
@@ -53,3 +53,4 @@ def _unload(paths: Paths, card: ModelCard) -> None:
             control.call("POST", "/control/stop-model", {"model": card.name, "now": False}, timeout=5.0)
     except LlamamgrError:
         return  # no daemon, or one that has no time for this: its keep-alive ends it
+    tell_of_models(paths)

@@ -23,6 +23,7 @@ from llamamgr.wire.errors import ProtocolError
 from llamamgr.wire.http1 import Body, End, Head, ResponseParser, request_bytes
 
 _READ = 65536
+_LOOK_SECONDS = 2.0
 
 
 class Control:
@@ -95,6 +96,14 @@ class Control:
             f"no daemon answers on {self._socket} ({why})",
             "`llamamgr daemon start` starts one in the background, `llamamgr serve` in the foreground",
         )
+
+
+def tell_of_models(paths: Paths) -> None:
+    """Have a running daemon look at the models now: else it takes them, for a second, to be as they were."""
+    try:
+        Control(paths).call("GET", "/api/tags", timeout=_LOOK_SECONDS)
+    except LlamamgrError:
+        return  # no daemon, or one that has no time for this: it looks by itself
 
 
 def _events(connection: socket.socket) -> Iterator[Head | Body]:

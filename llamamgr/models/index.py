@@ -30,6 +30,7 @@ _MOST_ASKED = 1024
 _FRESH_AFTER_MISS = 0.05
 _LIKE = 0.6  # of 1: how like a name must be to have been meant
 _TELLING = 3  # characters of a name that tell which one is meant
+_HERE = ":local"
 _PREFERRED_TAGS = ("q4_k_m", "q8_0")  # llama.cpp's own order when no tag is asked for
 
 
@@ -78,6 +79,9 @@ class Index:
 
         ``InvalidNameError`` for what cannot be a name, ``NotFoundError`` with near names for what is not there.
         """
+        name = name.strip()
+        if name.lower().endswith(_HERE) and self.find(name) is None:
+            name = name[: -len(_HERE)]  # Ollama's other word for it is ":cloud"; one may have it for its tag
         name = self._config.aliases.get(name.lower(), name)
         wanted, tagged = parse_model_name(name), has_tag(name)
         for age in (_FRESH, _FRESH_AFTER_MISS):

@@ -17,7 +17,7 @@ from llamamgr.proxy.services import services_of
 from llamamgr.proxy.upstream import open_exchange
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease
-from llamamgr.wire import engine, openai_completions
+from llamamgr.wire import openai_completions
 from llamamgr.wire.engine import error_of
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.ollama_translate import full_name
@@ -101,4 +101,4 @@ class Continuation:
 async def _text(lease: Lease, prompt: openai_completions.Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
-    return await relay.ask(lease.endpoint, engine.detokenize_call(prompt), engine.read_content)
+    return await relay.text_of(lease, prompt, "prompt")

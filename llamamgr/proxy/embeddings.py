@@ -84,24 +84,46 @@ async def _ask(lease: Lease, asked: EmbeddingRequest) -> Embeddings:
 
 
 async def _ask_once(lease: Lease, asked: EmbeddingRequest) -> Embeddings:
+    """A context that a client wants smaller than the one there is holds for its inputs all the same."""
+    context = min(asked.load.context or lease.context, lease.context)
+    if context < lease.context:
+        asked = await _fitted(lease, asked, context)
     try:
-        return await relay.ask(lease.endpoint, asked.call(), lambda body: embeddings.read(asked, body))
+        found = await _vectors(lease, asked)
     except GenerationFailedError as error:
         if not embeddings.is_too_long(error.failed.message):
             raise
+    else:
+        if len(asked.inputs) > 1 or found.tokens <= context - asked.reserve:
+            return found
+    return await _vectors(lease, await _fitted(lease, asked, context))
+
+
+async def _vectors(lease: Lease, asked: EmbeddingRequest) -> Embeddings:
+    return await relay.ask(lease.endpoint, asked.call(), lambda body: embeddings.read(asked, body))
+
+
+async def _fitted(lease: Lease, asked: EmbeddingRequest, context: int) -> EmbeddingRequest:
+    """``asked`` with inputs of which each fits; ``DialectError`` 400 when one does not and nothing may be cut."""
+    inputs = tuple([await _fitted_one(lease, asked, one, context) for one in asked.inputs])
+    return msgspec.structs.replace(asked, inputs=inputs)
+
+
+async def _fitted_one(lease: Lease, asked: EmbeddingRequest, given: Input, context: int) -> Input:
+    if not isinstance(given, str):
+        tokens = bare = given
+    elif len(given.encode()) < context - asked.reserve:
+        return given  # a token has at least one byte
+    else:
+        bare = await _tokens(lease, given)
+        tokens = await _tokens(lease, given, add_special=True)
+    if len(bare) <= context - asked.reserve and len(tokens) <= context:
+        return given
     if not asked.truncate:
         raise DialectError(400, embeddings.TOO_LONG, param="input", code="context_length_exceeded")
-    inputs = tuple([await _cut(lease, one) for one in asked.inputs])
-    shorter = msgspec.structs.replace(asked, inputs=inputs)
-    return await relay.ask(lease.endpoint, shorter.call(), lambda body: embeddings.read(shorter, body))
+    return embeddings.cut(tokens, bare, context, asked.reserve)
 
 
-async def _cut(lease: Lease, given: Input) -> Input:
-    """``given`` as tokens, no more than the context holds."""
-    if not isinstance(given, str):
-        return given[: lease.context]
-    tokens = await relay.ask(
-        lease.endpoint, engine.tokenize_call(given, add_special=True), engine.read_tokens
-    )
-    bare = await relay.ask(lease.endpoint, engine.tokenize_call(given), engine.read_tokens)
-    return embeddings.cut(tokens, bare, lease.context)
+async def _tokens(lease: Lease, text: str, *, add_special: bool = False) -> tuple[int, ...]:
+    call = engine.tokenize_call(text, add_special=add_special)
+    return await relay.ask(lease.endpoint, call, engine.read_tokens)

@@ -203,8 +203,7 @@ class Conversation:
         else:
             prompt = script.prompt(chat, self._clock())
         if before := getattr(asked, "context", ()):
-            told = engine.detokenize_call(before)
-            prompt = await relay.ask(lease.endpoint, told, engine.read_content) + prompt
+            prompt = await relay.text_of(lease, before, "context") + prompt
         return prompt
 
     async def _complete(self, prompt: str, media: tuple[str, ...], lease: Lease, take: Take) -> None:
@@ -262,8 +261,7 @@ class Conversation:
         prompt = await self._by_engine(lease, call)
         if not asked.context:
             return prompt
-        before = engine.detokenize_call(asked.context)
-        return await relay.ask(lease.endpoint, before, engine.read_content) + prompt
+        return await relay.text_of(lease, asked.context, "context") + prompt
 
     async def _by_engine(self, lease: Lease, call: EngineCall) -> str:
         """A prompt that the engine renders, with tags where it has put its markers for media."""

@@ -16,8 +16,8 @@ from llamamgr.proxy import visit
 from llamamgr.proxy.connection import AnswerTooLongError
 from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
-from llamamgr.wire.engine import EngineCall, error_of
-from llamamgr.wire.errors import ProtocolError
+from llamamgr.wire.engine import EngineCall, detokenize_call, error_of, read_content
+from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.neutral import Event, Failed, Finished
 from llamamgr.wire.persona import NOBODY, persona_of
 
@@ -146,3 +146,15 @@ async def ask(endpoint: Endpoint, call: EngineCall, read: Callable[[bytes], Answ
         return read(body)
     except ProtocolError as error:
         raise GenerationFailedError(Failed(502, str(error), "protocol_error")) from error
+
+
+async def text_of(lease: Lease, tokens: tuple[int, ...], field: str) -> str:
+    """What ``tokens`` of a client's ``field`` say; ``DialectError`` 400 when the model has no such tokens."""
+    try:
+        return await ask(lease.endpoint, detokenize_call(tokens), read_content)
+    except GenerationFailedError as error:
+        if error.failed.status not in (400, 500):
+            raise  # that is nothing that the tokens have done
+        raise DialectError(
+            400, f"{field} has ids of tokens that the model does not have", param=field
+        ) from None

@@ -29,6 +29,7 @@ TOO_LONG = "the input length exceeds the context length"
 UNSUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
 _MOST_INPUTS = 8192
 _MOST_AT_ONCE = 256
+_RESERVE = 2  # Ollama's two questions, for add_bos_token and add_eos_token, are always true (server/routes.go, EmbedHandler)
 _NOTHING = msgspec.Raw(b"")
 _INVALID = "invalid input type"
 
@@ -37,7 +38,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     """What is asked for, in whichever form.
 
     ``truncate`` cuts inputs that are too long instead of refusing them; ``dimensions`` 0 is all of them.
-    ``keep_alive`` is seconds, None the default.
+    ``keep_alive`` is seconds, None the default. ``reserve`` tokens of the context are left free, as Ollama does for an opening and
+    a closing one, whatever the model adds.
     """
 
     model: str
@@ -47,6 +49,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     truncate: bool = False
     keep_alive: float | None = None
     load: LoadWishes = LoadWishes()
+    reserve: int = 0
 
     def batches(self) -> list[EmbeddingRequest]:
         """Itself, or so many of it that no answer of the engine's grows beyond measure: a vector may take 90 KB of JSON."""
@@ -153,6 +156,7 @@ def parse_embed(body: bytes) -> EmbeddingRequest:
         truncate=wire.truncate is not False,
         keep_alive=_keep_alive(wire.keep_alive),
         load=_load(wire),
+        reserve=_RESERVE,
     )
 
 
@@ -166,6 +170,7 @@ def parse_legacy(body: bytes) -> EmbeddingRequest:
         (wire.prompt,) if wire.prompt else (),
         keep_alive=_keep_alive(wire.keep_alive),
         load=_load(wire),
+        reserve=_RESERVE,
     )
 
 
@@ -211,12 +216,12 @@ def is_too_long(message: str) -> bool:
     return "too large to process" in message or "exceeds the available context size" in message
 
 
-def cut(tokens: Sequence[int], bare: Sequence[int], limit: int) -> tuple[int, ...]:
-    """``tokens`` cut to ``limit``; ``bare`` are the same without special tokens, so that a closing one is kept."""
-    if len(tokens) <= limit:
-        return tuple(tokens)
+def cut(tokens: Sequence[int], bare: Sequence[int], context: int, reserve: int) -> tuple[int, ...]:
+    """``tokens`` cut to what ``context`` holds; ``bare`` are the same without special tokens, which are kept around them."""
     closing = tokens[-1:] if tuple(tokens[-1:]) != tuple(bare[-1:]) else ()
-    return (*tokens[: limit - len(closing)], *closing)
+    opening = tokens[: max(0, len(tokens) - len(bare) - len(closing))]
+    left = context - max(reserve, len(opening) + len(closing))
+    return (*opening, *bare[:left], *closing)
 
 
 def _inputs(raw: msgspec.Raw) -> tuple[Input, ...] | None:

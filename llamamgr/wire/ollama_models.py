@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -55,6 +56,8 @@ class WireCreate(msgspec.Struct):
     from_: str | None = msgspec.field(default=None, name="from")
     files: dict[str, str] | None = None
     adapters: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
+    draft_quantize: str | None = None
     template: str | None = None
     system: str | None = None
     license: str | list[str] | None = None
@@ -77,6 +80,7 @@ class WireTransfer(msgspec.Struct):
 
 _GO_TYPES = {
     "files": "map[string]string",
+    "draft_files": "map[string]string",
     "adapters": "map[string]string",
     "parameters": "map[string]interface {}",
     "messages": "[]api.Message",
@@ -103,10 +107,25 @@ def parse_create(body: bytes) -> CreateRequest:
     if wire.modelfile:
         request = _with_modelfile(request, wire.modelfile)
     check_template(request.template)
-    for path, _ in (*(request.files or ()), *request.adapters):
+    drafts = tuple((wire.draft_files or {}).items())
+    for files in (request.files or (), drafts):
+        _check_files(files)
+    if wire.draft_quantize and not drafts:
+        raise DialectError(400, "--draft-quantize requires a DRAFT model")
+    _check_files(request.adapters)
+    if drafts:
+        raise DialectError(
+            400, "a model has no draft of its own here: name one by draft_model among its settings"
+        )
+    return request
+
+
+def _check_files(files: Iterable[tuple[str, str]]) -> None:
+    for path, digest in files:
         if not path or any(part in ("", ".", "..") for part in path.split("/")):
             raise DialectError(400, "file path must be relative")
-    return request
+        if not digest:
+            raise DialectError(400, "invalid digest format")
 
 
 def check_template(template: str | None) -> None:

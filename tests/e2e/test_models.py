@@ -64,6 +64,16 @@ def test_the_ollama_client_creates_chats_copies_and_deletes(client: ollama.Clien
     assert caught.value.status_code == 404
 
 
+def test_what_the_command_line_makes_anew_the_daemon_knows_at_once(client: ollama.Client, tmp_path: Path):
+    said = tmp_path / "Modelfile"
+    for system in ("one", "two", "three"):
+        said.write_text(f"FROM tinychat\nSYSTEM {system}\n")
+        assert llamamgr("create", "mine", "-f", str(said)).returncode == 0
+        assert f"SYSTEM {system}" in (client.show("mine").modelfile or "")
+        assert llamamgr("cp", "mine", system).returncode == 0
+        assert {model.model for model in client.list().models} >= {"mine:latest", f"{system}:latest"}
+
+
 def test_the_ollama_client_uploads_a_file_and_quantizes_it(client: ollama.Client):
     digest = client.create_blob(TINY)
     assert digest == f"sha256:{hashlib.sha256(TINY.read_bytes()).hexdigest()}"

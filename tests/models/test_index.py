@@ -15,7 +15,9 @@ import pytest
 from llamamgr.core.config import Config, parse_config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import LongArray
+from llamamgr.core.names import ModelName
 from llamamgr.host.paths import Paths
+from llamamgr.models import create as making
 from llamamgr.models import index as index_module
 from llamamgr.models.index import Index
 from llamamgr.models.scan import find
@@ -61,11 +63,29 @@ def test_models_of_the_own_store_and_of_configured_folders_are_found(
 
 @pytest.mark.parametrize(
     "spelling",
-    ["TINYCHAT", "tinychat:latest", "registry.ollama.ai/library/tinychat:latest", "library/tinychat"],
+    [
+        "TINYCHAT",
+        "tinychat:latest",
+        "registry.ollama.ai/library/tinychat:latest",
+        "library/tinychat",
+        " tinychat\n",
+        "tinychat:local",
+        "tinychat:latest:LOCAL",
+    ],
 )
 def test_any_spelling_of_a_name_finds_it(paths: Paths, spelling: str):
     index = Index(paths, Config(models_dirs=(str(MODELS),)))
     assert index.resolve(spelling).name == "tinychat:latest"
+
+
+def test_a_tag_called_local_comes_before_ollamas_word_for_models_that_are_here(index: Index, write: Write):
+    write("m.gguf")
+    assert index.resolve("m:local").name == "m:latest"
+    making.copy(index.store, index.resolve("m"), ModelName.parse("m:local"))
+    index.refresh()
+    assert index.resolve("m:local").name == "m:local"
+    with pytest.raises(InvalidNameError):
+        index.resolve(":local")
 
 
 def test_without_a_tag_the_best_quant_answers(index: Index, write: Write, clock: Clock):

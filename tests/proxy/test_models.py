@@ -240,6 +240,25 @@ async def test_a_pull_that_everybody_left_stops(front: Front, fake: FakeRegistry
     assert (await front.lines("/api/pull", model="tiny"))[-1] == {"status": "success"}
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"files": {"../a": "sha256:x"}}, "file path must be relative"),
+        ({"files": {"a": ""}}, "invalid digest format"),
+        ({"adapters": {"a": ""}}, "invalid digest format"),
+        ({"draft_files": {"/a": "x"}}, "file path must be relative"),
+        ({"draft_files": {"a": ""}}, "invalid digest format"),
+        ({"draft_quantize": "q8_0"}, "--draft-quantize requires a DRAFT model"),
+        ({"draft_files": {"a": "x"}, "draft_quantize": "q8_0"}, "a model has no draft of its own here"),
+    ],
+)
+async def test_what_cannot_be_made_is_refused_before_anything_is_done(
+    front: Front, more: dict[str, Any], told: str
+) -> None:
+    status, answer = await front.whole("/api/create", model="m", **{"from": "tinychat"}, **more)
+    assert (status, answer["error"].startswith(told)) == (400, True)
+
+
 async def test_a_pull_that_is_over_is_begun_anew_though_somebody_has_not_read_its_end() -> None:
     class Failing(Puller):
         pulls = 0

@@ -242,6 +242,19 @@ async def test_a_prompt_that_is_too_long_where_nothing_may_be_shifted_is_refused
 
 
 @pytest.mark.real
+async def test_tokens_that_a_model_does_not_have_are_the_clients_mistake(
+    make_front: MakeFront, request: pytest.FixtureRequest
+) -> None:
+    async with make_front(binary=real_binary(request)) as front:
+        ask = {"prompt": "hi", "context": [5, 99999999]}
+        status, told = await front.whole("/api/generate", model="tinychat", **ask)
+        assert (status, told["error"]) == (400, "context has ids of tokens that the model does not have")
+        ask = {"prompt": [5, 99999999], "echo": True}
+        status, told = await front.whole("/v1/completions", model="tinychat", **ask)
+        assert (status, told["error"]["param"]) == (400, "prompt"), told
+
+
+@pytest.mark.real
 async def test_an_answer_that_was_thought_over_can_be_gone_on_from_too(
     make_front: MakeFront, request: pytest.FixtureRequest
 ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -105,6 +106,26 @@ async def test_an_input_that_is_too_long_is_cut_for_ollama_and_refused_for_opena
     assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
     status, told = await real_front.whole("/api/embeddings", model="tinyembed", prompt=long)
     assert (status, told["error"]) == (400, "the input length exceeds the context length")
+
+
+@pytest.mark.real
+async def test_inputs_are_cut_where_ollama_cuts_them(real_front: Front) -> None:
+    """Two tokens less than the context, or than the smaller one that was asked for; the fixture's context is 512 tokens."""
+    count: Callable[..., Any] = functools.partial(real_front.whole, "/api/embed", model="tinyembed")
+    _, most = await count(input="a" * 510)
+    for size in (511, 512, 600):
+        _, told = await count(input="a" * size)
+        assert (told["prompt_eval_count"], told["embeddings"]) == (510, most["embeddings"])
+        status, told = await count(input="a" * size, truncate=False)
+        assert (status, told["error"]) == (400, "the input length exceeds the context length")
+    assert (await count(input="a" * 510, truncate=False))[0] == 200
+    _, told = await count(input=["a" * 9, "b"], options={"num_ctx": 8})
+    assert told["prompt_eval_count"] == 6 + 1
+    assert (await count(input="a" * 9, options={"num_ctx": 8}, truncate=False))[0] == 400
+    _, told = await count(input="a" * 9, options={"num_ctx": 1})
+    assert told["prompt_eval_count"] == 4 - 2, "no context is smaller than 4"
+    status, told = await real_front.whole("/v1/embeddings", model="tinyembed", input="a" * 512)
+    assert (status, told["usage"]["prompt_tokens"]) == (200, 512), "OpenAI's clients get all that fits"
 
 
 async def test_a_model_that_embeds_nothing_says_so_without_a_load(front: Front) -> None:

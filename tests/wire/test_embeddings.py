@@ -135,15 +135,18 @@ def test_a_missing_model_is_told_before_an_input_that_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "bare", "cut"),
+    ("tokens", "bare", "reserve", "cut"),
     [
-        ((1, 5, 6, 2), (5, 6), (1, 5, 2)),
-        ((1, 5, 6), (5, 6), (1, 5, 6)),
-        ((5, 6, 7, 8), (5, 6, 7, 8), (5, 6, 7)),
+        ((1, 5, 6, 7, 2), (5, 6, 7), 0, (1, 5, 6, 2)),
+        ((1, 5, 6, 7, 8), (5, 6, 7, 8), 0, (1, 5, 6, 7)),
+        ((1, 5, 6, 7, 8), (5, 6, 7, 8), 2, (1, 5, 6)),
+        ((1, 5, 6, 7, 2), (5, 6, 7), 2, (1, 5, 6, 2)),
+        ((5, 6, 7, 8, 9), (5, 6, 7, 8, 9), 0, (5, 6, 7, 8)),
+        ((5, 6, 7), (5, 6, 7), 2, (5, 6)),
     ],
 )
-def test_a_cut_keeps_the_closing_token(tokens: Any, bare: Any, cut: Any) -> None:
-    assert embeddings.cut(tokens, bare, 3) == cut
+def test_a_cut_keeps_the_tokens_around_an_input(tokens: Any, bare: Any, reserve: int, cut: Any) -> None:
+    assert embeddings.cut(tokens, bare, 4, reserve) == cut
 
 
 def test_the_recorded_missing_input_has_its_envelope() -> None:
