@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llamamgr.wire import mistakes
+from llamamgr.wire import go_syntax, mistakes
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.golang_names import respelt
 
@@ -113,15 +113,14 @@ def decode_sound(
     package = struct.rpartition(".")[0]
     try:
         return _decode(_utf8(body), kind)
-    except msgspec.ValidationError as error:
-        if package:
-            raise mistakes.ill_typed(package, str(error), body, at) from None
-        raise DialectError(400, _ill_typed(str(error), struct, types, body)) from None
-    except msgspec.DecodeError as error:
-        told = _malformed(str(error), body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        told = go_syntax.complaint(body)  # of several faults the one of form comes first
+        if not told and isinstance(error, msgspec.ValidationError):
+            if package:
+                raise mistakes.ill_typed(package, str(error), body, at) from None
+            raise DialectError(400, _ill_typed(str(error), struct, types, body)) from None
+        told = told or _malformed(error, body)
         raise (mistakes.malformed(package, told) if package else DialectError(400, told)) from None
-    except RecursionError:
-        raise DialectError(400, "json: exceeded max depth") from None
 
 
 def _utf8(body: bytes) -> bytes:
@@ -209,8 +208,11 @@ def _literal(body: bytes, path: str) -> str:
     return inner.decode()
 
 
-def _malformed(complaint: str, body: bytes) -> str:
-    match = _MALFORMED.search(complaint)
+def _malformed(error: Exception, body: bytes) -> str:
+    """What is told of one too long to be looked through."""
+    if isinstance(error, RecursionError):
+        return "invalid character '[' exceeded max depth"
+    match = _MALFORMED.search(str(error))
     if not match:
         return "unexpected EOF"
     at = min(int(match[2]), len(body) - 1)

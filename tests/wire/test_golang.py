@@ -99,7 +99,7 @@ def test_quoting_shows_what_cannot_be_printed() -> None:
         ),
         (b"{'a':1}", "invalid character '\\'' looking for beginning of object key string"),
         (b"<html>", "invalid character '<' looking for beginning of value"),
-        (b'{"deep":{"a":' + b"[" * 100_000, "json: exceeded max depth"),
+        (b'{"deep":{"a":' + b"[" * 100_000, "invalid character '[' exceeded max depth"),
     ],
 )
 def test_refusals_are_worded_as_go_does(body: bytes, message: str) -> None:
