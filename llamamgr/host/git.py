@@ -2,6 +2,9 @@
 
 Never asks for a password, never runs a remote helper that git does not ship, checks every exit status. A mirror is blobless where
 the server allows it: all commits (so that they can be counted), file contents as they are checked out.
+
+What an address has of a login (``https://token@host/…``) is given to git as a credential helper gives it: the words of a command
+line, git's own children's included, and a mirror's configuration may be read by others.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 
@@ -32,6 +36,11 @@ _ADDRESS = re.compile(
     r"unable to access '[^']*': "
 )  # every message that quotes a reason names the URL itself
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_HTTP_LOGIN = re.compile(
+    r"(?i)(?P<scheme>https?://)(?P<user>[^/@:\s]*)(?::(?P<password>[^/@\s]*))?@(?P<host>[^/\s]+)"
+)
+_USER, _PASSWORD = "LLAMAMGR_GIT_USER", "LLAMAMGR_GIT_PASSWORD"
+_HELPER = f'!f() {{ printf "username=%s\\npassword=%s\\n" "${_USER}" "${_PASSWORD}"; }}; f'
 _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "true",
@@ -59,10 +68,10 @@ class Commit(msgspec.Struct, frozen=True):
 
 def head_branch(url: str, timeout: float = REACH_TIMEOUT) -> str:
     """The branch that ``url``'s HEAD is on; ``SourceUnreachableError`` when it does not answer within ``timeout`` s."""
+    access = _access(url)
+    argv = ["git", *access.options, "ls-remote", "--symref", "--", access.url, "HEAD"]
     try:
-        outcome = capture(
-            ["git", "ls-remote", "--symref", "--", url, "HEAD"], timeout=timeout, env=_environment()
-        )
+        outcome = capture(argv, timeout=timeout, env=_environment() | access.environment)
     except DeadlineError:
         raise _unreachable(url, f"no answer within {timeout:g} s") from None
     if not outcome.succeeded:
@@ -78,22 +87,12 @@ def update_mirror(url: str, mirror: Path, on_line: Callable[[str], None] = lambd
         _clone(url, mirror, on_line)
     else:
         heads = "+refs/heads/*:refs/heads/*"
-        _remote(
-            [
-                "git",
-                "-C",
-                str(mirror),
-                "fetch",
-                "--progress",
-                "--prune",
-                "--force",
-                "--tags",
-                "origin",
-                heads,
-            ],
-            url,
-            on_line,
-        )
+        if (
+            address := _access(url).url
+        ) != url:  # a mirror that knows the login was made by an earlier version
+            _git(mirror, "remote", "set-url", "origin", address)
+        options = ["--progress", "--prune", "--force", "--tags"]
+        _remote(["-C", str(mirror), "fetch", *options, "origin", heads], url, on_line)
     if branch:
         _git(mirror, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
@@ -125,14 +124,11 @@ def add_worktree(
 ) -> None:
     """Check ``commit`` (a full hash) out into the new ``folder``, submodules at the commits that it pins included."""
     _git(mirror, "worktree", "prune")
-    _remote(
-        ["git", "-C", str(mirror), "worktree", "add", "--detach", "--force", str(folder), commit],
-        url,
-        on_line,
-    )
+    words = ["-C", str(mirror), "worktree", "add", "--detach", "--force", str(folder), commit]
+    _remote(words, url, on_line)
     modules = folder / ".gitmodules"
     if modules.is_file() and modules.stat().st_size:
-        _remote(["git", "-C", str(folder), "submodule", "update", "--init", "--recursive"], url, on_line)
+        _remote(["-C", str(folder), "submodule", "update", "--init", "--recursive"], url, on_line)
 
 
 def received(line: str) -> tuple[int, int]:
@@ -224,22 +220,38 @@ def _clone(url: str, mirror: Path, on_line: Callable[[str], None]) -> None:
         shutil.rmtree(left, ignore_errors=True)
     partial = mirror.with_name(f"{mirror.name}.partial-{os.getpid()}")
     if without_login(url) != url:
-        partial.mkdir(mode=0o700)  # git writes the whole address into its configuration
+        partial.mkdir(mode=0o700)  # what takes a login to get is not for everybody here
+    options = ["--progress", "--bare", "--filter=blob:none"]
     try:
-        _remote(
-            ["git", "clone", "--progress", "--bare", "--filter=blob:none", "--", url, str(partial)],
-            url,
-            on_line,
-        )
+        _remote(["clone", *options, "--", _access(url).url, str(partial)], url, on_line)
         partial.rename(mirror)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remote(argv: list[str], url: str, on_line: Callable[[str], None]) -> None:
-    """Run a command that may talk to ``url``; its failure is the source's."""
-    ear = _Ear(on_line)
-    code = stream_text(argv, ear, env=_environment())
+class _Access(msgspec.Struct, frozen=True):
+    """An address as git is told it, and the options and variables by which git logs in there."""
+
+    url: str
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+def _access(url: str) -> _Access:
+    """Of any address; those of ssh keep their user, which is no secret and belongs to them."""
+    login = _HTTP_LOGIN.match(url)
+    if not login:
+        return _Access(url)
+    scope = login["scheme"] + login["host"]  # a submodule's host is told nothing
+    options = ("-c", "credential.helper=", "-c", f"credential.{scope}.helper={_HELPER}")
+    known = {_USER: unquote(login["user"]), _PASSWORD: unquote(login["password"] or "")}
+    return _Access(without_login(url), options, known)
+
+
+def _remote(words: list[str], url: str, on_line: Callable[[str], None]) -> None:
+    """Run git with ``words``, which may talk to ``url``; its failure is the source's."""
+    ear, access = _Ear(on_line), _access(url)
+    code = stream_text(["git", *access.options, *words], ear, env=_environment() | access.environment)
     ear("\n")
     if code:
         raise _unreachable(url, _reason(Outcome(code, "\n".join(ear.said))))

@@ -1,5 +1,7 @@
 """git: mirrors whole or not at all, commits counted truly, every failure told."""
 
+import base64
+import contextlib
 import functools
 import subprocess
 import threading
@@ -265,11 +267,39 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Nothing, to nobody."""
 
 
+class _Guarded(_Quiet):
+    """For one who logs in only."""
+
+    def do_GET(self) -> None:
+        given = self.headers.get("Authorization", "")
+        if given == f"Basic {base64.b64encode(b'to@ken:s:cret').decode()}":
+            super().do_GET()
+            return
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="llamas"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.fixture
+def guarded(origin: Path) -> Iterator[str]:
+    """Of the repository, for one who logs in."""
+    with _served(origin, _Guarded) as address:
+        yield address
+
+
 @pytest.fixture
 def address(origin: Path) -> Iterator[str]:
-    """Of the repository, served as plain files on loopback; git logs in there as nobody asked it to."""
+    """Of the repository; git logs in there as nobody asked it to."""
+    with _served(origin, _Quiet) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _served(origin: Path, kind: type[_Quiet]) -> Iterator[str]:
+    """As plain files on loopback."""
     command(origin, "update-server-info")
-    handler = functools.partial(_Quiet, directory=str(origin / ".git"))
+    handler = functools.partial(kind, directory=str(origin / ".git"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -283,5 +313,33 @@ def test_a_mirror_whose_address_has_a_login_is_for_its_owner_alone(address, tmp_
     mirror = tmp_path / "mirrors" / "m.git"
     git.update_mirror(f"http://{login}{address}", mirror)
     assert git.find_commit(mirror).number == 3
-    assert f"http://{login}{address}" in (mirror / "config").read_text()
+    assert f"url = http://{address}" in (mirror / "config").read_text()
     assert mirror.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_git_logs_in_where_it_must_and_no_command_line_tells_with_what(
+    guarded, tmp_path, monkeypatch, is_old
+):
+    mirror, words, kept = tmp_path / "m.git", tmp_path / "words", tmp_path / "credentials"
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "credential.helper")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"store --file={kept}")
+    url = f"http://to%40ken:s%3Acret@{guarded}"
+    git.update_mirror(url, mirror)
+    if is_old:  # as versions before this one made them
+        command(mirror, "remote", "set-url", "origin", url)
+    monkeypatch.setenv("GIT_TRACE", str(words))
+    git.update_mirror(url, mirror)
+    git.add_worktree(mirror, git.find_commit(mirror).hash, tmp_path / "tree", url)
+    assert (tmp_path / "tree" / "file").is_file()
+    said = words.read_text()
+    assert f"git remote-http origin http://{guarded}" in said
+    assert "cret" not in said + (mirror / "config").read_text()
+    assert not kept.exists(), "nor does it go where the user keeps such"
+
+
+def test_a_wrong_login_is_an_error_and_no_question(guarded, tmp_path):
+    with pytest.raises(SourceUnreachableError) as caught:
+        git.update_mirror(f"http://token:wrong@{guarded}", tmp_path / "m.git")
+    assert "wrong" not in str(caught.value)
