@@ -8,6 +8,7 @@ for more than about a second: a kept connection holds a thread of the engine.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from llamamgr.proxy.connection import Connection
 from llamamgr.supervise.lease import Endpoint
@@ -40,10 +41,9 @@ class Pool:
         if self._closed or len(kept) >= _MOST or not connection.is_reusable:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        kept.append((loop.time(), connection))
-        if self._timer is None:
-            self._timer = loop.call_later(IDLE_SECONDS, self._sweep)
+        kept.append((time.monotonic(), connection))
+        if self._timer is None:  # asking for the loop costs a system call
+            self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._sweep)
 
     def forget(self, endpoint: Endpoint) -> None:
         """Close what is kept to a child that is about to stop."""
@@ -59,8 +59,7 @@ class Pool:
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; the oldest come first."""
-        loop = asyncio.get_running_loop()
-        before = loop.time() - IDLE_SECONDS
+        before = time.monotonic() - IDLE_SECONDS
         for endpoint, kept in list(self._idle.items()):
             old = next((place for place, (since, _) in enumerate(kept) if since > before), len(kept))
             for _, connection in kept[:old]:
@@ -68,4 +67,6 @@ class Pool:
             del kept[:old]
             if not kept:
                 del self._idle[endpoint]
-        self._timer = loop.call_later(IDLE_SECONDS / 2, self._sweep) if self._idle else None
+        self._timer = None
+        if self._idle:
+            self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._sweep)
