@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llamamgr.core.errors import ConfigError, ConflictError, DiskFullError, PermissionDeniedError
+from llamamgr.core.errors import (
+    ConfigError,
+    ConflictError,
+    DiskFullError,
+    LlamamgrError,
+    PermissionDeniedError,
+)
+
+_POLL = 0.02  # seconds between two tries to get a lock
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o644) -> None:
@@ -67,22 +77,41 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold ``path`` as a lock across processes (freed by the system when the holder dies); ``ConflictError`` after ``wait`` s."""
-    import filelock
+    """Hold ``path`` as a lock across processes (freed by the system when the holder dies); ``ConflictError`` after ``wait`` s.
 
+    By ``flock``, as the package filelock does it: that one takes 35 ms of every command and 2 MB of the daemon.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=wait, poll_interval=0.02)
-    except filelock.Timeout:
-        raise ConflictError(
-            f"{what} is being changed by another llamamgr",
-            "wait for it to finish, then run the command again",
-        ) from None
+    deadline = time.monotonic() + wait
+    while (held := _lock(path)) < 0:
+        if time.monotonic() >= deadline:
+            raise ConflictError(
+                f"{what} is being changed by another llamamgr",
+                "wait for it to finish, then run the command again",
+            )
+        time.sleep(_POLL)
     try:
         yield
     finally:
-        lock.release()
+        os.close(held)
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock; -1 while somebody else does, or when its file went away meanwhile."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file), os.stat(path)):  # noqa: PTH116 - beside fstat
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError as error:
+        os.close(file)
+        raise LlamamgrError(
+            f"{path} cannot be locked: {error.strerror}", "LLAMAMGR_HOME must be on a disk that knows flock"
+        ) from None
+    os.close(file)
+    return -1
 
 
 def replace_quickly(path: Path, data: bytes, mode: int) -> None:
