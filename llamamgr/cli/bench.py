@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +53,8 @@ def bench(
     if model.startswith("-"):  # `bench -- -p 64`: the first word behind -- is no model
         ctx.args, model = [model, *ctx.args], "selftest"
     builds = [
-        choose(store, name) if name else ready_engine(paths) for name in dict.fromkeys(instances or [""])
+        choose(store, name) if "/" in name else ready_engine(paths, name)
+        for name in dict.fromkeys(instances or [""])
     ]
     subject = Subject(model, str(find_source(model, paths)), tuple(ctx.args))
     now, past = _measure(builds, subject, History(paths))
@@ -82,9 +86,25 @@ def _measure(
     with terminate_as_interrupt(), telling() as tell:
         for build in builds:
             records = measure(build, subject, tell)
-            history.add(records)
             now += records
-    return now, former(history.records([build.card.instance for build in builds]), now)
+            with _told("it is not kept for later"):
+                history.add(records)
+    past: tuple[Record, ...] = ()
+    with _told("there is nothing to compare it with"):
+        past = former(history.records([build.card.instance for build in builds]), now)
+    return now, past
+
+
+@contextlib.contextmanager
+def _told(consequence: str) -> Iterator[None]:
+    """What was measured is told, whatever becomes of its history."""
+    from llamamgr.core.errors import LlamamgrError
+
+    try:
+        yield
+    except (LlamamgrError, OSError) as error:
+        told = error.what if isinstance(error, LlamamgrError) else str(error)
+        print(f"warning: {consequence}: {told}", file=sys.stderr)
 
 
 def _require_place(svg: str, paths: Paths) -> None:
@@ -95,7 +115,7 @@ def _require_place(svg: str, paths: Paths) -> None:
     path = Path(svg).expanduser()
     if path.suffix != ".svg" or path.is_dir():
         raise UsageError(f"{svg} names no SVG file", "end it with .svg, which browsers show")
-    require_folder(path.absolute().parent, "", paths.state)
+    require_folder(path.absolute().parent, "", paths.state, "--svg")
 
 
 def _draw(path: Path, subject: Subject, records: list[Record]) -> None:

@@ -107,18 +107,13 @@ def _test(asked: Asked, paths: Paths) -> Test | Benchmark:
 
 def _spec(name: str, paths: Paths) -> InstanceSpec:
     """The instance whose ways are followed; unnamed and absent, those of a new one."""
+    from llamamgr.cli.chosen import chosen_instance
     from llamamgr.core.cards import InstanceSpec
-    from llamamgr.core.errors import NotFoundError
-    from llamamgr.host.settings import load_config
     from llamamgr.instances.store import Store
 
-    wanted = name or load_config(paths).instance
-    try:
-        return Store(paths).instance(wanted).spec
-    except NotFoundError:
-        if name:
-            raise
-        return InstanceSpec(wanted, arch="auto")
+    store, wanted = Store(paths), chosen_instance(paths, name).name
+    found = store.instance(wanted) if name else store.find(wanted)
+    return found.spec if found else InstanceSpec(wanted, arch="auto")
 
 
 def _means(asked: Asked, spec: InstanceSpec) -> Means:

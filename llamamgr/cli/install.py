@@ -22,8 +22,14 @@ class Asked(msgspec.Struct, frozen=True):
     """What ``install`` was asked for."""
 
     instance: Annotated[
-        str, typer.Option("--instance", "-i", metavar="NAME", help="The instance to make or change.")
-    ] = "default"
+        str,
+        typer.Option(
+            "--instance",
+            "-i",
+            metavar="NAME",
+            help="The instance to make or change. [LLAMAMGR_INSTANCE, `instance` in config.toml, else default]",
+        ),
+    ] = ""
     arch: Annotated[
         str,
         typer.Option(metavar="ARCH", help="auto, or one that `llamamgr recipes` lists. [new instance: auto]"),
@@ -109,8 +115,8 @@ def install(asked: Asked) -> None:
     from llamamgr.host.paths import Paths
 
     _refuse_contradictions(asked)
-    wish = _wish(asked)
     paths = Paths.of_environment()
+    wish = _wish(asked, _instance(asked, paths))
     if asked.dry_run:
         _print_plan(wish, paths, asked.pull_only)
     elif asked.pull_only:
@@ -141,13 +147,24 @@ def _refuse_contradictions(asked: Asked) -> None:
         )
 
 
-def _wish(asked: Asked) -> Wish:
+def _instance(asked: Asked, paths: Paths) -> str:
+    """By the rules of all commands; but the only one that has a build stands in for no other when one is to be made."""
+    from llamamgr.cli.chosen import chosen_instance
+    from llamamgr.host.settings import instance_settings
+    from llamamgr.instances.choice import chosen
+
+    if asked.update_only:
+        return chosen_instance(paths, asked.instance).name
+    environment, configured = ("", "") if asked.instance else instance_settings(paths)
+    return chosen(asked.instance, environment, configured=configured).name
+
+
+def _wish(asked: Asked, instance: str) -> Wish:
     from llamamgr.cli.sources import aim_of, cmake_words, source_of
-    from llamamgr.core.names import parse_instance_name
     from llamamgr.instances.wishes import Wish
 
     return Wish(
-        instance=parse_instance_name(asked.instance),
+        instance=instance,
         arch=asked.arch,
         source=source_of(asked.source, asked.repo_url, asked.prebuilt, asked.release_index),
         cmake_args=cmake_words(asked.cmake_args),
@@ -224,6 +241,9 @@ def _print_outcome(installed: Installed, seconds: float) -> None:
         return
     if not installed.is_new:
         print(f"{what} is installed and {state} already")
+        if card.source.kind == "linked":
+            print(f"it is linked to {card.source.location}, which llamamgr does not build")
+            return
         print(f"build it again, from the newest source: llamamgr install{options} --reinstall")
         return
     print(f"{what}, {card.verify_note}, in {clock(seconds)}")

@@ -47,7 +47,7 @@ def instances(
     print_table(_HEAD, [row for instance in found for row in _rows(instance, time.time())])
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if not found:
+    if not found and not warnings:
         _tell_none(paths)
 
 

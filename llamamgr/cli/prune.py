@@ -27,7 +27,8 @@ def prune(
 
     paths = Paths.of_environment()
     store = Store(paths)
-    names = (name,) if name else tuple(instance.spec.name for instance in store.instances()[0])
+    found, warnings = store.instances()
+    names = (name,) if name else tuple(instance.spec.name for instance in found)
     busy = is_busy(paths)
     total = 0
     for one in names:
@@ -46,6 +47,10 @@ def prune(
     if not name:
         for one in prune_embryos(store):
             print(f"{one}: what an install left that came to nothing is removed")
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if warnings:
+            print("the sources stay: what cannot be read may come from them", file=sys.stderr)
         for source in prune_sources(store, paths):
             print(f"the source {source.name} is removed")
             total += source.freed

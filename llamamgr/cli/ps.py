@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llamamgr.cli.output import human_size, print_table
 from llamamgr.core.durations import format_duration
+
+if TYPE_CHECKING:
+    from llamamgr.host.paths import Paths
 
 
 def ps(
@@ -24,14 +27,28 @@ def ps(
     from llamamgr.daemon.client import Control
     from llamamgr.host.paths import Paths
 
-    answer = Control(Paths.of_environment()).call("GET", "/control/ps", timeout=5)
+    paths = Paths.of_environment()
+    answer = Control(paths).call("GET", "/control/ps", timeout=5)
     children: list[dict[str, Any]] = answer["children"]
+    notes = _notes(paths)
     if as_json:
-        print(json.dumps(answer, indent=2))
+        print(json.dumps({**answer, "notes": notes}, indent=2))
         return
     head = ("NAME", "STATE", "BUILD", "MEMORY", "DEVICES", "CONTEXT", "SLOTS", "UNTIL")
     more = ("PID", "PLANNED", "TOKENS/S") if verbose else ()
     print_table((*head, *more), [_row(child, verbose) for child in children])
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _notes(paths: Paths) -> list[str]:
+    """The instances that went back by themselves to the builds they run now."""
+    from llamamgr.instances.store import Store
+
+    return [
+        f"instance {name} fell back to {event.build} from {' '.join(event.reason.split())}"
+        for name, event in Store(paths).fallbacks().items()
+    ]
 
 
 def _row(child: dict[str, Any], verbose: bool) -> tuple[str, ...]:

@@ -123,13 +123,12 @@ def find_source(text: str, paths: Paths) -> Path:
 def quantize_all(build: Build, orders: list[Order], paths: Paths) -> list[Quantized]:
     """Carry out ``orders`` one after the other, telling sizes beforehand and progress as it goes."""
     from llamamgr.cli.stage_progress import telling
-    from llamamgr.host.outputs import refuse_existing
     from llamamgr.host.processes import terminate_as_interrupt
     from llamamgr.instances.quantize import quantize as perform
+    from llamamgr.instances.quantize import require_absent
 
     for order in orders:  # the last of many should not fail for what was known at the start
-        if not order.replace:
-            refuse_existing(order.target)
+        require_absent(order)
     with terminate_as_interrupt(), telling() as tell:
         return [perform(build, order, paths.data / "locks", tell) for order in orders]
 

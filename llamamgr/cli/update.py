@@ -100,6 +100,8 @@ def _text(done: Updated, source: Source | None) -> str:
             return f"{done.name}: {what} is current now, {card.verify_note if card else ''}{before}"
         case "switched":
             return f"{done.name}: {what} was here already and is current now{before}"
+        case "relinked":
+            return f"{done.name}: its programs were replaced; {what} is tested and current now"
         case "pinned":
             return f"{done.name}: pinned, stays at {what}; `llamamgr unpin {done.name}` lets it be updated"
         case "held back" if done.mark:

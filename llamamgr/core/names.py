@@ -87,6 +87,6 @@ def parse_instance_name(text: str) -> str:
     if not _INSTANCE.match(text) or ".." in text:
         raise InvalidNameError(
             f"invalid instance name {text!r}",
-            "use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit",
+            "use up to 63 lower-case letters, digits, '.', '_' and '-', starting with a letter or digit",
         )
     return text

@@ -48,13 +48,15 @@ class Detect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that a build needs: ``tool`` on PATH, of version ``least`` or newer, or any of ``files`` (globs as in ``Detect``).
 
-    ``reason`` says what it is. A missing command of a package manager falls back to ``other``, a sentence or an address.
+    Such a file must have the text ``holds`` in it, where that is said. ``reason`` says what it is. A missing command of a package
+    manager falls back to ``other``, a sentence or an address.
     """
 
     reason: str
     tool: str = ""
     least: str = ""
     files: tuple[str, ...] = ()
+    holds: str = ""
     apt: str = ""
     dnf: str = ""
     pacman: str = ""
@@ -181,6 +183,8 @@ def _fault(recipe: Recipe) -> tuple[str, str] | None:
             return f"the requirement {requirement.reason!r} names neither tool nor files", "add one of them"
         if requirement.least and not requirement.tool:
             return f"the requirement {requirement.reason!r} has a version but no tool to ask", "name the tool"
+        if requirement.holds and not requirement.files:
+            return f"the requirement {requirement.reason!r} has a text but no files to look into", "add files"
     versions = (recipe.cmake_least, *(requirement.least for requirement in recipe.requires))
     if wrong := next((text for text in versions if text and not _VERSION.match(text)), ""):
         return f"{wrong!r} is no version", "write numbers with dots between, such as 3.21"

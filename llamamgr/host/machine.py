@@ -53,6 +53,10 @@ class Machine(msgspec.Struct, frozen=True):
                     return str(path)
         return ""
 
+    def holds(self, path: str, text: str) -> bool:
+        """Whether the file has ``text`` in it."""
+        return text in _content(Path(path))
+
     def named(self, path: str) -> str:
         """``path`` as that machine calls it."""
         return path.removeprefix(self.root.rstrip("/"))

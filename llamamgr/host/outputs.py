@@ -12,6 +12,8 @@ from pathlib import Path
 from llamamgr.core.errors import ConflictError, NotFoundError, PermissionDeniedError
 from llamamgr.host.files import disk_full_as_error, locked
 
+_TOLD = 40  # characters of a name: with four bytes each they leave room for the rest
+
 
 @contextlib.contextmanager
 def scratch_beside(target: Path, locks: Path) -> Iterator[Path]:
@@ -21,7 +23,7 @@ def scratch_beside(target: Path, locks: Path) -> Iterator[Path]:
     """
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
     with locked(locks / f"output-{digest}.lock", str(target)), disk_full_as_error(target):
-        scratch = target.parent / f".{target.name[:100]}.unfinished"
+        scratch = target.parent / f".{target.name[:_TOLD]}-{digest}.unfinished"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -42,7 +44,7 @@ def refuse_existing(target: Path) -> None:
         raise ConflictError(f"{target} exists already", "name another with --output, or overwrite it with -f")
 
 
-def require_folder(folder: Path, output: str, own: Path) -> None:
+def require_folder(folder: Path, output: str, own: Path, option: str = "--output") -> None:
     """``NotFoundError`` when the ``folder`` that ``output`` leads to is not there.
 
     One that is asked for as such, by a / at the end, is made where the folder above it is there, ``own`` as it is needed.
@@ -51,7 +53,7 @@ def require_folder(folder: Path, output: str, own: Path) -> None:
         folder = folder.parent
     if not folder.is_dir() and folder != own and own not in folder.parents:
         raise NotFoundError(
-            f"there is no folder {folder}", f"name another with --output, or: mkdir -p {folder}"
+            f"there is no folder {folder}", f"name another with {option}, or: mkdir -p {folder}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import psutil
 
+_SCRIPT_WITHIN = 4  # words of a command line: the interpreter, its options, the script
 _EXEC_WAIT = 1.0  # seconds within which a process is through its exec, on a crowded machine too
 _T = TypeVar("_T")
 
@@ -35,18 +36,22 @@ def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> Non
 
 
 def processes_in(folder: Path) -> tuple[int, ...]:
-    """Ids of the processes whose program lies below ``folder``; those of other users that we may not look at are not among them."""
+    """Ids of the processes whose program lies below ``folder``, or the script that their program runs.
+
+    Those of other users that we may not look at are not among them.
+    """
     import psutil
 
-    root = str(folder.resolve())
+    root = (f"{folder}/", f"{folder.resolve()}/")
     found = []
     for process in psutil.process_iter():
         try:
-            program = process.exe()
+            if process.exe().startswith(root) or any(
+                word.startswith(root) for word in process.cmdline()[1:_SCRIPT_WITHIN]
+            ):
+                found.append(process.pid)
         except (psutil.Error, OSError):
             continue
-        if program.startswith(f"{root}/"):
-            found.append(process.pid)
     return tuple(found)
 
 

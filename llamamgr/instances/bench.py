@@ -38,10 +38,8 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 def choose(store: Store, text: str) -> Build:
-    """The build that ``text`` means: an instance, or ``instance/build`` with the build's id or its bNNNN."""
-    name, slash, wanted = text.partition("/")
-    if not slash:
-        return store.current(name)
+    """The build that ``text``, ``instance/build``, means by the build's id or its bNNNN."""
+    name, _, wanted = text.partition("/")
     builds = store.builds(name)
     found = [build for build in builds if wanted in (build.card.id, f"b{build.card.number}")]
     if not found:

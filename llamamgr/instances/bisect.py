@@ -28,7 +28,7 @@ from llamamgr.host.compilers import parallel_jobs
 from llamamgr.host.files import locked
 from llamamgr.host.git_history import About
 from llamamgr.host.paths import Paths
-from llamamgr.instances.build import Log, Order, Progress, build
+from llamamgr.instances.build import Log, Order, Progress, build, require_plain
 from llamamgr.instances.build_plan import build_plan
 from llamamgr.instances.prerequisites import require
 from llamamgr.instances.recipes import recipe_for
@@ -99,6 +99,7 @@ def bisect(wanted: Range, means: Means, test: Test | Benchmark, paths: Paths, te
     what a build raises that is not a matter of the commit (``MissingToolError``, ``DiskFullError``).
     """
     asked = recipe_for(paths, means.spec.arch)
+    require_plain(paths.data)
     require(asked, git_needed=True)  # first: it names all that is missing at once
     recipe = build_plan(asked, means.spec.gpu_targets).recipe
     tell(Stage("getting the history"))

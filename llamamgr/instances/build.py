@@ -19,7 +19,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from llamamgr.core.errors import BuildFailedError, DiskFullError
+from llamamgr.core.errors import BuildFailedError, DiskFullError, UsageError
 from llamamgr.host.compilers import free_space
 from llamamgr.host.environments import laid_over
 from llamamgr.host.processes import capture, stream
@@ -39,6 +39,7 @@ TARGETS = (
 )
 RPC_TARGETS = ("ggml-rpc-server", "rpc-server")  # the new and the old name of one program
 
+_SIGNS = (";", "$")
 _LICENCE = ("LICENSE",)
 _SHARED = ("convert_*.py", "gguf-py", "conversion", "requirements", "requirements.txt", *_LICENCE)
 _COUNTER = re.compile(r"\[(\d+)/(\d+)\] (.*)")
@@ -122,6 +123,16 @@ class Log:
             self._error = [text.strip()]
         elif self._error and len(self._error) < _ERROR_LINES and text.strip():
             self._error.append(text)
+
+
+def require_plain(place: Path) -> None:
+    """``UsageError`` when nothing can be built below ``place``: CMake and ccache read signs of their own into its path."""
+    signs = [sign for sign in _SIGNS if sign in str(place)]
+    if signs:
+        raise UsageError(
+            f"nothing can be built in {place}: {' and '.join(signs)} in a path means something to CMake or ccache",
+            "let LLAMAMGR_HOME be a path without it",
+        )
 
 
 def build(tree: Tree, order: Order, tools: BuildTools, scratch: Path, log: Log, report: Report) -> Path:

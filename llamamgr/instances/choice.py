@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llamamgr.core.errors import InvalidNameError
 from llamamgr.core.names import parse_instance_name
 
 DEFAULT = "default"
@@ -36,4 +37,7 @@ def chosen(flag: str = "", environment: str = "", model: str = "", configured: s
         (DEFAULT, "the default, since nothing else is said", False),
     )
     name, rule, firm = next(one for one in rules if one[0])
-    return Choice(parse_instance_name(name), rule, firm)
+    try:
+        return Choice(parse_instance_name(name), rule, firm)
+    except InvalidNameError as error:
+        raise InvalidNameError(f"{error.what} ({rule})", error.hint) from None

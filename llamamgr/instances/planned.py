@@ -33,8 +33,7 @@ def planned(wish: Wish, paths: Paths) -> tuple[Section, ...]:
     Raises as ``install`` for a wish that makes no sense; a missing toolkit is part of the plan.
     """
     store = Store(paths)
-    there = store.instances()[0]
-    former = next((i for i in there if i.spec.name == wish.instance), None)
+    former = store.find(wish.instance)
     if wish.fresh and former is None:
         existing(store, wish.instance)
     spec = merged(former.spec if former else None, wish, paths)
@@ -51,6 +50,8 @@ def planned(wish: Wish, paths: Paths) -> tuple[Section, ...]:
         return (*lines, ("to do", ("nothing: the instance is pinned",)))
     if ready is not None:
         return (*lines, ("to do", (f"nothing: {ready.card.id} is what is wanted, and current",)))
+    if spec.source is not None and spec.source.kind == "linked":
+        return (*lines, ("to do", ("nothing: it is linked to what somebody else has built",)))
     if spec.source is None or spec.source.kind != "prebuilt":
         lines += _build(spec, choice.recipe, wish)
     verdict = "the self-test decides" if wish.verify else "without a self-test"

@@ -193,8 +193,19 @@ def _need(requirement: Requirement, recipe: Recipe, machine: Machine) -> Need:
     tool = _tool(requirement, recipe, machine) if requirement.tool else None
     if tool is not None and tool.is_met:
         return tool
-    file = machine.named(machine.match(requirement.files))
-    return Need(requirement, found=file) if file else tool or Need(requirement, fault="not found")
+    return _file(requirement, machine) or tool or Need(requirement, fault="not found")
+
+
+def _file(requirement: Requirement, machine: Machine) -> Need | None:
+    """By the first file that has what it must hold, else by the first there is."""
+    lacking = None
+    for pattern in requirement.files:
+        if path := machine.match((pattern,)):
+            file = machine.named(path)
+            if not requirement.holds or machine.holds(path, requirement.holds):
+                return Need(requirement, found=file)
+            lacking = lacking or Need(requirement, file, f"{file} is too old: without {requirement.holds}")
+    return lacking
 
 
 def _tool(requirement: Requirement, recipe: Recipe, machine: Machine) -> Need | None:

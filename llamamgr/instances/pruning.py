@@ -12,6 +12,7 @@ import msgspec
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import ConflictError, InvalidNameError
+from llamamgr.core.names import parse_instance_name
 from llamamgr.host import git
 from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
@@ -19,7 +20,9 @@ from llamamgr.host.running import processes_in
 from llamamgr.instances.build import size_of
 from llamamgr.instances.ledger import read_ledger, write_ledger
 from llamamgr.instances.sources import archives_of, kept_sources, sources_of
-from llamamgr.instances.store import Instance, Store
+from llamamgr.instances.store import Instance, Store, readable_builds
+
+_HALF = "*.git.partial-*"
 
 IsBusy = Callable[[Build], bool]
 
@@ -69,12 +72,18 @@ def prune_sources(store: Store, paths: Paths) -> tuple[Discarded, ...]:
     """Remove the mirrors and source archives that no instance and no build comes from.
 
     What another process is just reading stays, and a mirror in whose work tree one is building. All of it can be fetched again.
+    Also what clones and bisects left that were killed. Nothing while an instance cannot be read.
     """
-    found, _ = store.instances()
+    found, unreadable = store.instances()
+    if unreadable:  # nobody knows what those were built from
+        return ()
     used = [i.spec.source for i in found] + [build.card.source for i in found for build in i.builds]
     wanted = {path for source in used for path in kept_sources(source, paths)}
     there = [*sources_of(paths).glob("*.git"), *archives_of(paths).glob("*.tar.gz")]
-    gone = (_discard_source(path) for path in sorted(there) if path not in wanted)
+    gone = [_discard_source(path) for path in sorted(there) if path not in wanted]
+    halves = {path.name.partition(".git.partial-")[0] for path in sources_of(paths).glob(_HALF)}
+    gone += [_discard_halves(sources_of(paths), mirror) for mirror in sorted(halves)]
+    gone.append(_discard_bisect(paths))
     return tuple(one for one in gone if one is not None)
 
 
@@ -103,15 +112,45 @@ def _discard_source(path: Path) -> Discarded | None:
     return Discarded(name or path.name, freed)
 
 
+def _discard_halves(folder: Path, mirror: str) -> Discarded | None:
+    """What clones of ``mirror`` left that were killed."""
+    freed = 0
+    try:
+        with locked(folder / f"{mirror}.lock", f"the source {mirror}.git"):
+            for half in folder.glob(f"{mirror}{_HALF.removeprefix('*')}"):
+                freed += size_of(half)
+                shutil.rmtree(half, ignore_errors=True)
+    except ConflictError:
+        return None
+    return Discarded(f"{mirror}.git, half of it", freed)
+
+
+def _discard_bisect(paths: Paths) -> Discarded | None:
+    """The folder of a bisect that was killed."""
+    folder = paths.data / "bisect"
+    if not folder.is_dir():
+        return None
+    try:
+        with locked(paths.data / "locks" / "bisect.lock", "the folder of a bisect"):
+            freed = size_of(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    except ConflictError:
+        return None
+    return Discarded("of a bisect that was killed", freed)
+
+
 def uninstall(store: Store, name: str, is_busy: IsBusy = lambda build: False) -> int:
-    """Remove an instance with all its builds; the bytes that are free now.
+    """Remove an instance with all its builds, one that cannot be read, too; the bytes that are free now.
 
     ``ConflictError`` while one of its builds runs or another process changes it; ``NotFoundError`` without it.
     """
-    instance = store.instance(name)
+    if not (store.root / parse_instance_name(name) / "instance.toml").is_file():
+        store.instance(name)  # tells what there is instead
     aside = store.root / f".removed-{name}-{os.getpid()}"
     with store.changing(name), store.moving(name) as folder:
-        busy = [b.card.id for b in instance.builds if is_busy(b) or processes_in(Path(b.root))]
+        busy = [b.card.id for b in readable_builds(folder) if is_busy(b) or processes_in(Path(b.root))]
+        if not busy and (running := processes_in(folder)):  # of a build whose card cannot be read
+            busy = [f"pid {pid}" for pid in running]
         if busy:
             raise ConflictError(
                 f"instance {name!r} is running ({', '.join(busy)})",

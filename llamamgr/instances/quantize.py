@@ -6,6 +6,7 @@ scratch folder beside the target, and what it finished appears by rename.
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,6 +110,17 @@ def preview(build: Build, order: Order) -> Sizes | None:
     return quant_types.parse_sizes(outcome.output)
 
 
+def require_absent(order: Order) -> None:
+    """``ConflictError`` when what ``order`` makes is there already and may not be replaced."""
+    if order.replace:
+        return
+    refuse_existing(order.target)
+    if "--keep-split" in order.flags:
+        pattern = f"{glob.escape(order.target.stem)}-00001-of-*.gguf"
+        for part in order.target.parent.glob(pattern):
+            refuse_existing(part)
+
+
 def quantize(build: Build, order: Order, locks: Path, tell: Tell) -> Quantized:
     """Make one file. Until it is whole nothing is seen of it; a failure or a kill leaves an existing target as it was.
 
@@ -117,8 +129,7 @@ def quantize(build: Build, order: Order, locks: Path, tell: Tell) -> Quantized:
     """
     if order.target.exists() and order.target.samefile(order.source):
         raise ConflictError(f"{order.target} is the input itself", "name another with --output")
-    if not order.replace:
-        refuse_existing(order.target)
+    require_absent(order)
     expected = preview(build, order)
     if expected is not None:
         _require_space(order, expected)
@@ -178,7 +189,7 @@ def _failure(order: Order, said: str, folder: Path | None = None) -> LlamamgrErr
         )
     return EngineError(
         f"{order.source.name} was not quantized to {order.kind.name}: {reason}",
-        hint or "the options behind -- are llama-quantize's own; its --help has them",
+        hint or "options, those behind -- too, are llama-quantize's own; its --help has them",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from llamamgr.core.errors import ConfigError, NotFoundError
+from llamamgr.core.errors import ConfigError, NotFoundError, PermissionDeniedError
 from llamamgr.core.recipe import Recipe, extended, parse_recipe
 from llamamgr.host.files import read_toml
 from llamamgr.host.machine import Machine, this_machine
@@ -128,8 +128,8 @@ class _Reader:
     def add(self, path: Path) -> None:
         try:
             document = read_toml(path)
-        except ConfigError as error:
-            self._broken.append(Broken(path.stem, str(path), error))
+        except (ConfigError, PermissionDeniedError) as error:
+            self._broken.append(Broken(path.stem, str(path), ConfigError(error.what, error.hint)))
             return
         name = str(document.get("name", path.stem))
         if name in self._users:

@@ -28,7 +28,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from llamamgr.core.cards import Build, BuildCard, InstanceSpec
-from llamamgr.core.errors import ConfigError, InvalidNameError, MissingToolError, NotFoundError
+from llamamgr.core.errors import (
+    ConfigError,
+    ConflictError,
+    InvalidNameError,
+    MissingToolError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from llamamgr.core.names import parse_instance_name
 from llamamgr.host.files import locked, read_toml, write_atomic
 from llamamgr.host.paths import Paths
@@ -37,6 +44,7 @@ from llamamgr.instances.ledger import Event, Ledger, Why, read_ledger, write_led
 
 _SCRATCH = ".scratch-"
 _LOGS_KEPT = 10
+_UNNEEDED = "remove that folder if nothing needs it"
 _MOVING = 10.0  # seconds to wait for somebody else's switch, which takes milliseconds
 
 Passed = Callable[[str], None]
@@ -88,16 +96,32 @@ class Store:
                 continue
             try:
                 found.append(self._read(folder, warnings))
-            except (ConfigError, InvalidNameError, NotFoundError) as error:
+            except (ConfigError, PermissionDeniedError) as error:
+                warnings.append(f"{error.what}; {error.hint}")
+            except (InvalidNameError, NotFoundError) as error:
                 warnings.append(f"{folder}: {error.what}")
         return tuple(found), tuple(warnings)
 
+    def find(self, name: str) -> Instance | None:
+        """One instance; None where there is none of that name. Errors as ``instance`` for one that cannot be read."""
+        folder = self.root / parse_instance_name(name)
+        return self._read(folder, []) if (folder / "instance.toml").is_file() else None
+
+    def fallbacks(self) -> dict[str, Event]:
+        """How the instances came to their builds that went back by themselves; reads no more than their histories."""
+        found: dict[str, Event] = {}
+        for folder in _folders(self.root):
+            event = read_ledger(folder).arrival(_target_of(folder / "current"))
+            if event is not None and event.why == "fallback":
+                found[folder.name] = event
+        return found
+
     def instance(self, name: str) -> Instance:
         """One instance; ``NotFoundError`` names those there are."""
-        folder = self.root / parse_instance_name(name)
-        if not (folder / "instance.toml").is_file():
+        found = self.find(name)
+        if found is None:
             raise NotFoundError(f"there is no instance {name!r}", self._instead(name))
-        return self._read(folder, [])
+        return found
 
     def builds(self, name: str) -> tuple[Build, ...]:
         """The builds of an instance, newest first."""
@@ -191,15 +215,18 @@ class Store:
             yield folder
 
     def _read(self, folder: Path, warnings: list[str]) -> Instance:
-        spec = _load(folder / "instance.toml", InstanceSpec)
+        file = folder / "instance.toml"
+        spec = _load(file, InstanceSpec)
         if spec.name != parse_instance_name(folder.name):
-            raise ConfigError(f"instance.toml says that it is {spec.name!r}")
+            raise ConfigError(
+                f"{file} says that it is {spec.name!r}", "the folder must be called what is said there"
+            )
         builds: list[Build] = []
         for path in _folders(folder / "builds"):
             try:
                 builds.append(read_build(path))
-            except ConfigError as error:
-                warnings.append(f"{path}: {error.what}")
+            except (ConfigError, PermissionDeniedError) as error:
+                warnings.append(f"{error.what}; {error.hint}")
         builds.sort(key=lambda build: build.card.created, reverse=True)
         return Instance(spec, tuple(builds), _target_of(folder / "current"), str(folder), read_ledger(folder))
 
@@ -226,7 +253,7 @@ class Workshop:
     @property
     def former(self) -> Instance | None:
         """The instance as it is now; None when this is its first build."""
-        return self.store.instance(self.name) if (self.folder / "instance.toml").is_file() else None
+        return self.store.find(self.name)
 
     def fresh_id(self, stem: str) -> str:
         """``stem``, with ``.2``, ``.3`` … when a build of that id exists: published builds never change."""
@@ -257,7 +284,8 @@ class Workshop:
         """Let the folder ``made`` (inside the scratch) become build ``card.id`` by one rename, and current if it is verified.
 
         An unverified build leaves ``current`` and an existing ``instance.toml`` alone and replaces earlier ones that were never
-        current, unless it is ``accepted`` as it is. ``passed`` is told each step when it is done.
+        current, unless it is ``accepted`` as it is. ``passed`` is told each step when it is done. ``ConflictError`` when somebody
+        has pinned the instance since ``spec`` was made: the build is there then, and not current.
         """
         write_card(made / "build.toml", card)
         passed("card")
@@ -269,6 +297,8 @@ class Workshop:
         made.rename(builds / card.id)
         passed("published")
         with self.store.moving(self.name) as folder:
+            if is_good:
+                self._require_loose(spec, card)
             if is_good or self.former is None:
                 self._write_spec(spec)
                 passed("wish")
@@ -282,6 +312,14 @@ class Workshop:
             self._write_spec(spec)
             if _target_of(folder / "current") != build.card.id:
                 point(folder, build.card.id, why)
+
+    def _require_loose(self, spec: InstanceSpec, card: BuildCard) -> None:
+        former = self.former
+        if former is not None and former.spec.pinned and not spec.pinned:
+            raise ConflictError(
+                f"{self.name} was pinned meanwhile and stays at its build; {card.id} is there beside it",
+                f"`llamamgr rollback {self.name} {card.id}` takes it all the same",
+            )
 
     def _write_spec(self, spec: InstanceSpec) -> None:
         """Record what is wanted. Whether the instance is pinned may have changed during a build, and is left as it is."""
@@ -331,6 +369,15 @@ def stand_in(preferred: str, usable: Collection[str]) -> str:
     return next(iter(usable)) if preferred not in usable and len(usable) == 1 else preferred
 
 
+def readable_builds(folder: Path) -> list[Build]:
+    """The builds of the instance in ``folder`` whose cards can be read."""
+    found = []
+    for path in _folders(folder / "builds"):
+        with contextlib.suppress(ConfigError, PermissionDeniedError):
+            found.append(read_build(path))
+    return found
+
+
 def read_build(folder: Path) -> Build:
     """The build in ``folder``; ``ConfigError`` when its card is missing or cannot be read."""
     return Build(_load(folder / "build.toml", BuildCard), str(folder))
@@ -370,12 +417,14 @@ def _target_of(link: Path) -> str:
 
 
 def _load(path: Path, card: type[Card]) -> Card:
+    hint = f"`llamamgr uninstall {path.parent.name}` removes it" if card is InstanceSpec else _UNNEEDED
     if not path.is_file():
-        raise ConfigError(f"{path.name} is missing", "remove that folder if nothing needs it")
+        raise ConfigError(f"{path} is missing", hint)
     try:
         return msgspec.convert(read_toml(path), card)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path.name}: {error}", "remove that folder if nothing needs it") from None
+    except (msgspec.ValidationError, ConfigError) as error:
+        told = error.what if isinstance(error, ConfigError) else f"{path}: {error}"
+        raise ConfigError(told, hint) from None
 
 
 def build_id(number: int, commit: str, arch: str) -> str:

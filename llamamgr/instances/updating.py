@@ -21,7 +21,7 @@ from llamamgr.instances.store import Instance, Store
 from llamamgr.instances.verify import SelfTest
 from llamamgr.instances.wishes import Wish, merged
 
-Outcome = Literal["built", "switched", "newest", "pinned", "held back"]
+Outcome = Literal["built", "switched", "relinked", "newest", "pinned", "held back"]
 
 
 class Updated(msgspec.Struct, frozen=True):
@@ -41,6 +41,7 @@ def update(wish: Wish, paths: Paths, test: SelfTest, report: Report) -> Updated:
     """
     store = Store(paths)
     instance = existing(store, wish.instance)
+    merged(instance.spec, wish, paths)  # what it cannot have is told first
     if instance.spec.pinned:
         return Updated(wish.instance, "pinned", instance.current_build)
     former = instance.current_build
@@ -48,7 +49,7 @@ def update(wish: Wish, paths: Paths, test: SelfTest, report: Report) -> Updated:
         if former is None:
             former = store.current(wish.instance)
         now = refreshed(former, store, paths, test)
-        return Updated(wish.instance, "newest" if now == former else "switched", now, former)
+        return Updated(wish.instance, "newest" if now == former else "relinked", now, former)
     done = install(msgspec.structs.replace(wish, fresh=True), paths, test, report)
     return Updated(wish.instance, _outcome(done), done.build, former, done.held_back)
 
@@ -58,11 +59,12 @@ def pull(
 ) -> Found:
     """Fetch what the instance would be built from, and stop there. Neither instance nor builds change."""
     store = Store(paths)
-    there = {instance.spec.name: instance.spec for instance in store.instances()[0]}
-    spec = merged(there.get(wish.instance), wish, paths)
-    if spec.source is not None and spec.source.kind == "prebuilt":
+    former = store.find(wish.instance)
+    spec = merged(former.spec if former else None, wish, paths)
+    if spec.source is not None and spec.source.kind in ("prebuilt", "linked"):
+        has = "takes release archives" if spec.source.kind == "prebuilt" else "is linked to programs"
         raise UsageError(
-            f"instance {wish.instance!r} takes release archives, which have no source to fetch",
+            f"instance {wish.instance!r} {has}, which have no source to fetch",
             "leave --pull-only out, or name a source: --repo-url URL",
         )
     found, _ = locate(spec.source, recipe_for(paths, spec.arch), paths, say, log)

@@ -11,6 +11,7 @@ import time
 import msgspec
 
 from llamamgr.core.cards import Build, BuildCard, InstanceSpec, Source
+from llamamgr.core.errors import UsageError
 from llamamgr.core.recipe import parse_targets
 from llamamgr.host.paths import Paths
 from llamamgr.instances.recipes import recipe_for
@@ -42,12 +43,16 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 def merged(former: InstanceSpec | None, wish: Wish, paths: Paths) -> InstanceSpec:
-    """What the instance shall be: the wish where it says something, else as it was, else the defaults."""
+    """What the instance shall be: the wish where it says something, else as it was, else the defaults.
+
+    ``UsageError`` for what its source cannot have: options of a build, where nothing is built.
+    """
     old = former or InstanceSpec(wish.instance, arch="auto", created=time.time())
     recipe = recipe_for(paths, wish.arch or old.arch)
     former_targets = old.gpu_targets if recipe.name == old.arch else ""  # they are of one arch
     targets = former_targets if wish.gpu_targets is None else wish.gpu_targets
     source = wish.source if wish.source is not None else old.source
+    _refuse_what_is_for_builds(wish, source)
     return InstanceSpec(
         name=wish.instance,
         arch=recipe.name,
@@ -60,6 +65,27 @@ def merged(former: InstanceSpec | None, wish: Wish, paths: Paths) -> InstanceSpe
         ignore_python=old.ignore_python if wish.ignore_python is None else wish.ignore_python,
         said=tuple(sorted({*old.said, *_said(wish)})),
     )
+
+
+def _refuse_what_is_for_builds(wish: Wish, source: Source | None) -> None:
+    """What would be passed over in silence where somebody else has built the programs."""
+    kind = source.kind if source is not None else ""
+    if source is None or kind not in ("linked", "prebuilt"):
+        return
+    options = {
+        "--cmake-args": wish.cmake_args,
+        "--gpu-targets": wish.gpu_targets,
+        "--rpc": wish.rpc,
+    }
+    if kind == "linked":
+        options |= {"--arch": wish.arch, "--reinstall": wish.reinstall, "--ignore-python": wish.ignore_python}
+    asked = [option for option, value in options.items() if value]
+    if asked:
+        what = f"is linked to {source.location}" if kind == "linked" else "takes release archives"
+        raise UsageError(
+            f"{' and '.join(asked)} is for builds, and instance {wish.instance!r} {what}",
+            "build it: name a source, such as --source git, or another --instance",
+        )
 
 
 def already(instance: Instance | None, spec: InstanceSpec, wish: Wish) -> Build | None:

@@ -167,7 +167,7 @@ def vulkan(machine: FakeMachine) -> None:
         "glslc",
         "shaderc v2023.8 v2023.8\nspirv-tools v2023.6 unknown hash\nglslang 11.1.0\n\nTarget: SPIR-V 1.0",
     )
-    machine.file("usr/include/vulkan/vulkan.h")
+    machine.file("usr/include/vulkan/vulkan_core.h", "#define VK_EXT_layer_settings 1\n")
     machine.file("usr/share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake")
     machine.file("usr/share/vulkan/icd.d/radeon_icd.x86_64.json")
     machine.render_node("1002")

@@ -62,6 +62,20 @@ def test_a_gpu_without_its_toolkit_is_told_with_what_to_type(make):
     )
 
 
+def test_headers_that_are_too_old_are_told_with_what_they_lack(make):
+    machine = make("vulkan")
+    machine.file("usr/include/vulkan/vulkan_core.h", "#define VK_HEADER_VERSION 239\n")
+    sighting = look_for(recipe("vulkan"), machine.seen)
+    assert not sighting.can_build
+    assert (
+        "Vulkan headers (/usr/include/vulkan/vulkan_core.h is too old: without VK_EXT_layer_settings)"
+        in sighting.why
+    )
+    assert sighting.command == "install the Vulkan SDK from https://vulkan.lunarg.com"
+    machine.file("usr/local/include/vulkan/vulkan_core.h", "#define VK_EXT_layer_settings 1\n")
+    assert look_for(recipe("vulkan"), machine.seen).can_build
+
+
 def test_a_gpu_whose_driver_is_not_loaded_is_known_by_its_pci_number(make):
     machine = make("rocm")
     (machine.root / "dev" / "kfd").unlink()

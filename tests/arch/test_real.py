@@ -69,7 +69,7 @@ def configure(recipe: Recipe, tree: Tree, folder: Path) -> str:
 def test_cmake_takes_what_the_recipe_says(arch, tree, tmp_path):
     recipe = recipe_for(Paths.of_environment(), arch)
     sighting = look_for(recipe)
-    if not sighting.can_build:
+    if any(not need.found for need in sighting.missing):  # what is too old to compile configures all the same
         pytest.skip(f"{recipe.title} cannot be built here: {sighting.why}")
     planned = build_plan(recipe).recipe
     said = configure(planned, tree, tmp_path / "build")

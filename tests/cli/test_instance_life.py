@@ -233,6 +233,48 @@ def test_the_rule_that_chose_the_instance_is_told(store, own_home):
     assert "wins" in llamamgr("use", "default", **env).stderr
 
 
+def test_an_install_obeys_the_rules_of_all_commands_but_lets_none_stand_in(store):
+    publish(store, "old", "b1")
+    plan = ("install", "--dry-run", "--arch", "cpu")
+    assert "default (new)" in good(*plan)
+    env = {"LLAMAMGR_INSTANCE": "mine"}
+    assert "mine (new)" in good(*plan, **env)
+    assert "other (new)" in good(*plan, "-i", "other", **env)
+    assert "old (current build b1)" in good("install", "--update-only", "--dry-run")
+    good("use", "old")
+    assert "old (current build b1)" in good(*plan)
+
+
+def test_an_instance_that_cannot_be_read_is_told_everywhere_and_can_be_removed(store, own_home):
+    publish(store, "old", "b1")
+    file = store.root / "old" / "instance.toml"
+    file.write_text("x = [")
+    listed = llamamgr("instances").stderr
+    assert f"warning: {file}: " in listed and "`llamamgr uninstall old` removes it" in listed
+    assert "no llama.cpp is installed" not in listed
+    pruned = llamamgr("prune").stderr
+    assert f"warning: {file}: " in pruned and "the sources stay" in pruned
+    for words in (("install", "-i", "old", "--dry-run"), ("update", "old"), ("rollback", "old")):
+        refused = llamamgr(*words)
+        assert refused.returncode == 2 and "hint: " in refused.stderr, (words, refused)
+    (own_home / "config").mkdir(exist_ok=True)
+    (own_home / "config" / "config.toml").write_text("keep_alife = '5m'\n")
+    removed = llamamgr("uninstall", "old", "-f")
+    assert (removed.returncode, removed.stderr) == (0, "")
+
+
+def test_a_linked_instance_is_not_told_to_be_built_again(foreign, store):
+    good("link", "ext", str(foreign))
+    told = good("install", "-i", "ext")
+    assert f"it is linked to {foreign}/llama-server, which llamamgr does not build" in told
+    assert "--reinstall" not in told
+    assert "to do      nothing: " in good("install", "-i", "ext", "--dry-run")
+    refused = llamamgr("install", "-i", "ext", "--reinstall")
+    assert refused.returncode == 2 and "is linked to" in refused.stderr
+    os.utime(foreign / "llama-server", (5, 5))
+    assert "its programs were replaced; b" in good("update", "ext")
+
+
 def test_removing_asks_on_a_terminal_and_wants_force_without_one(store):
     for name in ("default", "other"):
         publish(store, name, "b1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +177,8 @@ def test_bench_shows_figures_remembers_them_and_draws_them(real_build: Build, ow
     again = json.loads(llamamgr("bench", "--json", *few).stdout)
     assert len(again["now"]) == len(again["past"]) == len(again["drops"]) == 2
     assert llamamgr("bench", "--", "--bogus").returncode == 13
+    shutil.rmtree(history.parent)
+    history.parent.write_text("")  # there is no folder to keep it in
+    unkept = llamamgr("bench", *few)
+    assert unkept.returncode == 0 and "pp32" in unkept.stdout, "what was measured is not lost"
+    assert "warning: it is not kept for later: " in unkept.stderr

@@ -68,3 +68,9 @@ def test_a_build_that_keeps_crashing_after_an_update_is_taken_back_and_said(daem
     assert "b99999-bad-cpu" in shown
     assert "SIGSEGV" in shown
     assert "is back on" in daemon.log.read_text()
+    assert (
+        f"\nnote: instance default fell back to {instance['current']} from b99999-bad-cpu: "
+        in llamamgr("ps").stdout
+    )
+    (note,) = json.loads(llamamgr("ps", "--json").stdout)["notes"]
+    assert note.startswith("instance default fell back to ")

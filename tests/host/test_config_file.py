@@ -70,3 +70,16 @@ def test_the_outcome_is_toml_with_one_instance_and_all_other_lines(lines):
     assert [line for line in edited.splitlines() if not line.startswith("instance")] == [
         line for line in text.splitlines() if not line.startswith("instance")
     ]
+
+
+def test_a_link_is_followed_and_who_may_read_it_stays(paths, tmp_path):
+    kept = tmp_path / "dotfiles" / "config.toml"
+    kept.parent.mkdir()
+    kept.write_text("# mine\n")
+    kept.chmod(0o600)
+    paths.config_file.parent.mkdir(parents=True, exist_ok=True)
+    paths.config_file.symlink_to(kept)
+    set_instance(paths, "old")
+    assert paths.config_file.is_symlink()
+    assert kept.read_text() == '# mine\ninstance = "old"\n'
+    assert kept.stat().st_mode & 0o777 == 0o600

@@ -12,6 +12,7 @@ import pytest
 
 from llamamgr.core.errors import ConfigError, ConflictError, DiskFullError, PermissionDeniedError
 from llamamgr.host.files import disk_full_as_error, locked, read_toml, write_atomic
+from llamamgr.host.outputs import scratch_beside
 from llamamgr.host.paths import Paths, ensure
 
 
@@ -71,3 +72,14 @@ def test_a_private_folder_is_made_private_and_must_be_ours(tmp_path: Path, monke
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(PermissionDeniedError):
         ensure(folder, private=True)
+
+
+def test_targets_whose_names_begin_alike_do_not_share_a_scratch(tmp_path: Path):
+    one, other = (tmp_path / f"{'ä' * 120}{letter}.gguf" for letter in "AB")
+    with (
+        scratch_beside(one, tmp_path / "locks") as first,
+        scratch_beside(other, tmp_path / "locks") as second,
+    ):
+        assert first != second
+        assert first.is_dir() and second.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]

@@ -162,7 +162,7 @@ def test_an_unreachable_repository_leaves_no_half_mirror(tmp_path):
     folder = tmp_path / "mirrors" / "m.git"
     with pytest.raises(SourceUnreachableError, match="nowhere") as caught:
         git.update_mirror(f"file://{tmp_path}/nowhere", folder)
-    assert "--source package" in caught.value.hint
+    assert "check the network and the URL" in caught.value.hint
     assert not folder.exists()
 
 
@@ -343,3 +343,11 @@ def test_a_wrong_login_is_an_error_and_no_question(guarded, tmp_path):
     with pytest.raises(SourceUnreachableError) as caught:
         git.update_mirror(f"http://token:wrong@{guarded}", tmp_path / "m.git")
     assert "wrong" not in str(caught.value)
+
+
+def test_what_is_no_mirror_any_more_is_made_anew(origin, tmp_path):
+    mirror = tmp_path / "m.git"
+    git.update_mirror(f"file://{origin}", mirror)
+    (mirror / "HEAD").unlink()
+    git.update_mirror(f"file://{origin}", mirror)
+    assert git.find_commit(mirror).number == 3

@@ -63,9 +63,9 @@ def test_the_history_is_bounded_and_the_oldest_goes_first(build, paths, monkeypa
     assert history.records(["default"]) == (first, first, second)
 
 
-def test_a_build_is_chosen_by_instance_id_or_number(run_install, store):
+def test_a_build_is_chosen_by_id_or_number(run_install, store):
     made = run_install(cmake="-DFAKE_ANSWER='the right answer'").build
-    for text in ("default", f"default/{made.card.id}", f"default/b{made.card.number}"):
+    for text in (f"default/{made.card.id}", f"default/b{made.card.number}"):
         assert choose(store, text) == made
     with pytest.raises(NotFoundError) as caught:
         choose(store, "default/b99999")

@@ -31,3 +31,8 @@ def test_only_what_was_not_said_of_the_command_or_model_itself_gives_way_to_the_
 def test_what_cannot_be_a_name_is_refused():
     with pytest.raises(InvalidNameError):
         chosen("", "../x")
+
+
+def test_a_wrong_name_is_told_with_where_it_was_said():
+    with pytest.raises(InvalidNameError, match=r"'Bad Name' \(`instance` in config.toml\)"):
+        chosen(configured="Bad Name")

@@ -1,12 +1,14 @@
 """Installing as a whole: the current build is always one that was verified, whatever happens on the way."""
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,9 +19,11 @@ from llamamgr.core.errors import (
     DiskFullError,
     MissingToolError,
     SourceUnreachableError,
+    UsageError,
     VerifyFailedError,
 )
 from llamamgr.host import machine
+from llamamgr.host.paths import Paths
 from llamamgr.host.processes import wait_until
 from llamamgr.instances import sources
 from llamamgr.instances.install import Wish, install
@@ -358,3 +362,14 @@ def test_a_disk_that_really_fills_up_is_an_error_of_its_own_and_the_former_build
     assert store.current("default").card == first.build.card and leftovers(store) == []
     (small_disk / "ballast").unlink()
     assert run_install().build.card == first.build.card
+
+
+@pytest.mark.parametrize("sign", ["$", ";"])
+def test_a_home_in_which_nothing_can_be_built_is_told_at_once(
+    run_install, monkeypatch, tmp_path, question, sign
+):
+    home = Paths.of_environment()
+    odd = msgspec.structs.replace(home, data=tmp_path / f"a{sign}b" / "data")
+    with pytest.raises(UsageError, match=re.escape(sign)) as caught:
+        install(Wish(source=Source("directory", str(tmp_path)), arch="cpu"), odd, question, print)
+    assert "LLAMAMGR_HOME" in caught.value.hint

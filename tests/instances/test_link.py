@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 
 from llamamgr.core.cards import Source
-from llamamgr.core.errors import ConflictError, MissingToolError, NotFoundError, VerifyFailedError
-from llamamgr.instances import ladder
+from llamamgr.core.errors import (
+    ConflictError,
+    MissingToolError,
+    NotFoundError,
+    UsageError,
+    VerifyFailedError,
+)
+from llamamgr.instances import ladder, switching
+from llamamgr.instances.install import install
 from llamamgr.instances.ladder import engine
 from llamamgr.instances.link import link, refreshed
+from llamamgr.instances.sources import Aim
 from llamamgr.instances.store import Store
-from llamamgr.instances.updating import update
+from llamamgr.instances.updating import pull, update
 from llamamgr.instances.wishes import Wish
 
 
@@ -167,3 +175,38 @@ def test_each_package_manager_is_asked_before_its_package_is_offered(
         if path.is_file():
             path.write_text("#!/bin/sh\nexit 1\n")
     assert ladder.offer() is None
+
+
+def test_what_is_for_builds_is_refused_where_somebody_else_has_built(
+    foreign, run_link, paths, question, store
+):
+    run_link("ext", foreign)
+    for more, option in (
+        ({"reinstall": True}, "--reinstall"),
+        ({"cmake_args": ("-DX=1",)}, "--cmake-args"),
+        ({"arch": "cpu"}, "--arch"),
+    ):
+        with pytest.raises(
+            UsageError, match=f"{option} is for builds, and instance 'ext' is linked to"
+        ) as caught:
+            install(Wish("ext", **more), paths, question, print)
+        assert "--source git" in caught.value.hint
+    for wish in (Wish("ext", aim=Aim("tag", "b1")), Wish("ext", aim=Aim("version", "b99999"), fresh=True)):
+        with pytest.raises(UsageError, match="a source of kind 'linked' has no"):
+            update(wish, paths, question, print)
+    with pytest.raises(UsageError, match="have no source to fetch"):
+        pull(Wish("ext"), paths, print)
+    assert install(Wish("ext"), paths, question, print).build == store.current("ext")
+    assert len(store.builds("ext")) == 1
+
+
+def test_one_that_was_replaced_is_told_so_also_where_it_is_pinned(foreign, run_link, paths, question, store):
+    made = run_link("ext", foreign)
+    server = foreign / "llama-server"
+    replace(server, server)
+    assert update(Wish("ext"), paths, question, print).outcome == "relinked"
+    assert switching.set_pinned(store, "ext", True)
+    os.utime(server, (5, 5))
+    now = refreshed(store.current("ext"), store, paths, question)
+    assert now.card.created > made.card.created
+    assert store.instance("ext").spec.pinned

@@ -3,13 +3,14 @@
 import contextlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llamamgr.core.cards import Source
-from llamamgr.core.errors import ConflictError, NotFoundError
+from llamamgr.core.errors import ConfigError, ConflictError, NotFoundError
 from llamamgr.host.files import locked
 from llamamgr.instances import switching
 from llamamgr.instances.pruning import prune, prune_sources, uninstall
@@ -155,3 +156,59 @@ def test_what_a_killed_uninstall_left_is_seen_nowhere_and_goes_with_the_next(fiv
     assert five.instances()[1] == ()
     uninstall(five, "default")
     assert list(five.root.iterdir()) == []
+
+
+def test_a_script_of_a_build_that_runs_counts_as_the_build_running(five, tmp_path):
+    script = Path(five.build("default", "b1").root) / "share" / "convert.py"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text("input()")
+    with subprocess.Popen([sys.executable, "-u", str(script)], stdin=subprocess.PIPE) as process:
+        assert prune(five, "default", 0).running == ("b1",)
+        with pytest.raises(ConflictError, match=r"is running \(b1\)"):
+            uninstall(five, "default")
+        process.kill()
+    assert prune(five, "default", 0).removed == ("b1",)
+
+
+def test_a_build_that_runs_is_not_removed_though_its_card_cannot_be_read(five):
+    build = five.build("default", "b5")
+    with running(build.root):
+        (Path(build.root) / "build.toml").write_text("x = [")
+        with pytest.raises(ConflictError, match="is running \\(pid "):
+            uninstall(five, "default")
+    uninstall(five, "default")
+    assert not (five.root / "default").exists()
+
+
+def test_an_instance_that_cannot_be_read_is_told_whole_keeps_the_sources_and_can_be_removed(five, paths):
+    file = five.root / "default" / "instance.toml"
+    file.write_text("x = [")
+    found, (warning,) = five.instances()
+    assert found == ()
+    assert warning.startswith(f"{file}: ") and "; `llamamgr uninstall default` removes it" in warning
+    gone = mirror_of("https://host.example/gone", paths)
+    gone.mkdir(parents=True)
+    assert prune_sources(five, paths) == () and gone.is_dir()
+    assert uninstall(five, "default") > 0
+    assert [source.name for source in prune_sources(five, paths)] == [gone.name]
+
+
+def test_an_instance_that_says_it_is_another_is_told_with_its_file(five):
+    file = five.root / "default" / "instance.toml"
+    file.write_text('name = "other"\narch = "cpu"\n')
+    with pytest.raises(ConfigError) as caught:
+        five.instance("default")
+    assert caught.value.what == f"{file} says that it is 'other'"
+    assert caught.value.hint
+
+
+def test_what_killed_clones_and_bisects_left_goes_unless_they_are_at_work(store, paths):
+    half = sources_of(paths) / "0123.git.partial-77"
+    half.mkdir(parents=True)
+    (paths.data / "bisect" / "b1").mkdir(parents=True)
+    lock = sources_of(paths) / "0123.lock"
+    with locked(lock, "it"), locked(paths.data / "locks" / "bisect.lock", "it"):
+        assert prune_sources(store, paths) == ()
+    names = [source.name for source in prune_sources(store, paths)]
+    assert names == ["0123.git, half of it", "of a bisect that was killed"]
+    assert not half.exists() and not (paths.data / "bisect").exists()

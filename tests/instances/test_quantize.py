@@ -145,9 +145,10 @@ def test_a_killed_run_leaves_the_former_file_and_its_leftovers_go_with_the_next(
         with pytest.raises(ConflictError, match="another llamamgr"):
             make(target, replace=True)
         process.send_signal(signal.SIGKILL)
-    assert target.read_text() == "former" and ".out.gguf.unfinished" in names_in(tmp_path)
+    left = [name for name in names_in(tmp_path) if name.endswith(".unfinished")]
+    assert target.read_text() == "former" and [name.startswith(".out.gguf-") for name in left] == [True]
     make(target, replace=True)
-    assert target.read_text().startswith("GGUF") and ".out.gguf.unfinished" not in names_in(tmp_path)
+    assert target.read_text().startswith("GGUF") and left[0] not in names_in(tmp_path)
 
 
 def test_a_build_without_the_tool_says_so(tmp_path):
@@ -213,3 +214,10 @@ def test_a_real_quantize_keeps_parts_and_refuses_what_needs_a_matrix(real_build,
     done = quantize(real_build, order, tmp_path / "locks", print)
     assert [Path(path).name for path in done.paths] == [f"kept-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     assert done.sizes.bits == pytest.approx(8.5, abs=0.1)
+
+
+def test_parts_that_are_there_already_are_told_before_the_work(build, make, tmp_path):
+    (tmp_path / "out[1]-00001-of-00002.gguf").write_text("former")
+    with pytest.raises(ConflictError, match=r"-00001-of-00002\.gguf exists already"):
+        make(tmp_path / "out[1].gguf", flags=("--keep-split",))
+    make(tmp_path / "out[2].gguf", flags=("--keep-split",))

