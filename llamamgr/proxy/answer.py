@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from aiohttp import ClientConnectionResetError, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 from llamamgr.proxy.moments import http_date
 from llamamgr.proxy.visit import visiting
@@ -26,11 +27,18 @@ class Answer(web.Response):
     def __init__(
         self, body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(status=status, body=body)
+        # not what web.Response does: it takes as long as the scheduling of a request, for what a usual answer never uses
+        self._status = status
         self._whole = body
         self._type = content_type
         self._more = headers
         self._is_sent = False
+        self._is_complete = False
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        self._complete()
+        return super().headers
 
     @property
     def prepared(self) -> bool:
@@ -43,8 +51,7 @@ class Answer(web.Response):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         visit, writer, transport = visiting(), request.writer, request.transport
         if visit is None or not self._is_usual(request):
-            self.headers["Content-Type"] = self._type
-            self.headers.update(self._more or {})
+            self._complete()
             return await super().prepare(request)
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("the client left before it was answered")
@@ -62,6 +69,13 @@ class Answer(web.Response):
         await writer.drain()  # no answer to the next request while this one is not taken
         return writer
 
+    def _complete(self) -> None:
+        """Become what aiohttp knows of a response, for all but the usual."""
+        if not self._is_complete:
+            self._is_complete = True
+            headers = {"Content-Type": self._type, **(self._more or {})}
+            super().__init__(status=self._status, body=self._whole, headers=headers)
+
     async def write_eof(self, data: bytes = b"") -> None:
         if not self._is_sent:
             await super().write_eof(data)
@@ -69,8 +83,9 @@ class Answer(web.Response):
     def _is_usual(self, request: web.BaseRequest) -> bool:
         """Nothing has to be said but what always is, to a client that will ask again."""
         return (
-            self.status == 200
+            self._status == 200
             and not self._more
+            and not self._is_complete  # or it may have got headers since
             and len(self._whole) < _LARGE
             and super().keep_alive is not False
             and request.keep_alive
