@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import contextlib
 import http.client
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 
+import llamamgr
 from tests.bench import builds, proxies
 from tests.bench.harness import build, daemon, home, model_file
 from tests.bench.peers import faults, peers
@@ -44,6 +46,7 @@ class Unix(http.client.HTTPConnection):
 
 def cli() -> None:
     """Whole processes of commands that show or ask: milliseconds, median of 9."""
+    compileall.compile_dir(Path(llamamgr.__file__).parent, quiet=1)  # as pip does when it installs
     with home(), daemon():
         for arguments in (["--help"], ["list"], ["ps"], ["show", "selftest"], ["version"]):
             taken = [_timed([sys.executable, "-m", "llamamgr", *arguments]) for _ in range(9)]
