@@ -26,7 +26,7 @@ def remove(
     failures: list[LlamamgrError] = []
     for model in models:
         try:
-            card = index.resolve(model)
+            card = index.require_itself(model, index.resolve(model))
             making.delete(index.store, card)
         except LlamamgrError as error:
             if len(models) == 1:

@@ -177,4 +177,4 @@ def _go_value(value: Any) -> str:
         return golang.quote(value.encode())
     if isinstance(value, bool):
         return str(value).lower()
-    return bytes(golang.number(value)).decode() if isinstance(value, int | float) else str(value)
+    return golang.general(value) if isinstance(value, int | float) else str(value)

@@ -15,7 +15,7 @@ from llamamgr.core.cards import ModelCard, SkippedFile
 from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
-from llamamgr.core.hub import has_tag, parse_model_name
+from llamamgr.core.hub import HOST, has_tag, parse_model_name
 from llamamgr.core.names import ModelName, path_hint
 from llamamgr.host.paths import Paths
 from llamamgr.models.cache import FactCache
@@ -80,6 +80,8 @@ class Index:
         ``InvalidNameError`` for what cannot be a name, ``NotFoundError`` with near names for what is not there.
         """
         name = name.strip()
+        if name.lower().endswith((":local:cloud", ":cloud:local")):
+            raise InvalidNameError(f'use either :local or :cloud, not both: "{name}"', "")
         if name.lower().endswith(_HERE) and self.find(name) is None:
             name = name[: -len(_HERE)]  # Ollama's other word for it is ":cloud"; one may have it for its tag
         name = self._config.aliases.get(name.lower(), name)
@@ -89,6 +91,18 @@ class Index:
             if card:
                 return card
         raise NotFoundError(f"model '{name}' not found", path_hint(name) or self._hint(wanted))
+
+    def require_itself(self, name: str, card: ModelCard) -> ModelCard:
+        """``card``, which ``name`` was resolved to, if that is its very name, else ``NotFoundError``: no deletion is guessed.
+
+        One of Hugging Face that was pulled by its repository alone is that repository's only one.
+        """
+        wanted, snapshot = parse_model_name(name.strip()), self._current(_FRESH)
+        is_itself = wanted.key == parse_model_name(card.name).key
+        alike = snapshot.by_repository.get(wanted.repository.lower(), ())
+        if is_itself or (wanted.host == HOST and not has_tag(name) and len(alike) == 1):
+            return card
+        raise NotFoundError(f"model '{name}' not found", f"there is {card.name}")
 
     def find(self, name: str) -> ModelCard | None:
         """As ``resolve``, by a look at most a second old: one that is not there, or no name, is None and costs no other look."""
@@ -111,14 +125,17 @@ class Index:
         return found
 
     def recall(self, name: str) -> ModelCard | None:
-        """As ``resolve``, from memory alone: None when the disk must be looked at. ``InvalidNameError`` as there."""
+        """As ``resolve``, from memory alone: None when the disk must be looked at, or the name is none as it stands."""
         snapshot = self._remembered(_FRESH)
         if snapshot is None:
             return None
         known = snapshot.asked.get(name)
         if known is None:
             full = self._config.aliases.get(name.lower(), name)
-            known = _lookup(snapshot, parse_model_name(full), has_tag(full))
+            try:
+                known = _lookup(snapshot, parse_model_name(full), has_tag(full))
+            except InvalidNameError:
+                return None
             if known is not None and len(snapshot.asked) < _MOST_ASKED:
                 snapshot.asked[name] = known
         return known

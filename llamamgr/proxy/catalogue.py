@@ -13,7 +13,7 @@ from llamamgr.core.hub import parse_model_name
 from llamamgr.models import details
 from llamamgr.proxy import replies
 from llamamgr.proxy.moments import expiry
-from llamamgr.proxy.services import Services, services_of
+from llamamgr.proxy.services import Services, is_of_cloud, services_of
 from llamamgr.supervise.lease import ChildStatus
 from llamamgr.wire import golang, ollama
 from llamamgr.wire.errors import DialectError
@@ -29,9 +29,9 @@ async def show(request: web.Request) -> web.Response:
     asked = ollama.parse_show(await request.read())
     services = services_of(request)
     try:
-        card = await services.resolve(asked.model)
+        card = await services.find(asked.model)
     except NotFoundError as error:
-        if asked.model.endswith(("-cloud", ":cloud")):
+        if is_of_cloud(asked.model):
             raise DialectError(
                 403, "ollama cloud is disabled: remote model details are unavailable"
             ) from None

@@ -30,7 +30,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     services = services_of(request)
     model = await services.resolve(asked.model)
     if "completion" not in model.capabilities:
-        raise DialectError(400, f'"{asked.model}" does not support completion', param="model")
+        raise DialectError(400, f'"{asked.model}" does not support generate', param="model")
     persona = services.persona_of(model)
     asked = openai_completions.guided(asked, persona)
     if asked.suffix:

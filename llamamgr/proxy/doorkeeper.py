@@ -84,8 +84,7 @@ class Doorkeeper:
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """True for an origin that is local, configured, or this very server."""
-        same = origin in (f"http://{host}", f"https://{host}")
-        return same or self._any_origin or self._origins.fullmatch(origin) is not None
+        return _is_itself(origin, host) or self._any_origin or self._origins.fullmatch(origin) is not None
 
     def _judge_host(self, header: str) -> bool:
         """True for a Host header that may reach a server on this machine."""
@@ -133,7 +132,7 @@ class Doorkeeper:
         host, origin = headers.get("Host", ""), headers.get("Origin", "")
         if origin and not self.allows_origin(origin, host):
             return web.Response(status=403)
-        if origin and request.method == "OPTIONS":
+        if origin and request.method == "OPTIONS" and not _is_itself(origin, host):
             return web.Response(status=204, headers=_PREFLIGHT | _asked(request) | _allow(request))
         if not self.allows_host(host):
             return web.Response(status=403)
@@ -167,8 +166,9 @@ class Doorkeeper:
             self.keyring.leave(visit.key)
 
     def may_read(self, request: web.Request, origin: str, status: int) -> bool:
-        """True when a page of ``origin`` may see the answer; who was turned away may not see even that."""
-        return status != 403 or self.allows_origin(origin, request.headers.get("Host", ""))
+        """True when a page of ``origin`` has to be told that it may see the answer; who was turned away may not see even that."""
+        host = request.headers.get("Host", "")
+        return not _is_itself(origin, host) and (status != 403 or self.allows_origin(origin, host))
 
     def allow_origin_header(self, origin: str) -> str:
         return "*" if self._any_origin else origin
@@ -176,6 +176,11 @@ class Doorkeeper:
 
 _NO_KEY = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
 _UNKNOWN_KEY = "this API key is not known"
+
+
+def _is_itself(origin: str, host: str) -> bool:
+    """Whether a page comes from this very server, so that its browser asks nobody's leave."""
+    return origin in (f"http://{host}", f"https://{host}")
 
 
 def _secrets(request: web.Request) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 from aiohttp import web
 
@@ -16,7 +14,7 @@ from llamamgr.proxy.services import Services, services_of
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import embeddings, engine
 from llamamgr.wire.embeddings import EmbeddingRequest, Embeddings, Input
-from llamamgr.wire.errors import DialectError, LaterMistakeError
+from llamamgr.wire.errors import DialectError
 
 
 async def v1_embeddings(request: web.Request) -> web.Response:
@@ -29,7 +27,7 @@ async def v1_embeddings(request: web.Request) -> web.Response:
 async def embed(request: web.Request) -> web.Response:
     services = services_of(request)
     since = services.clock()
-    asked = await _asked(services, embeddings.parse_embed, await body_of(request))
+    asked = embeddings.parse_embed(await body_of(request))
     found, loaded = await _found(services, asked, await _model(services, asked.model))
     told = embeddings.embed_answer(asked.model, found, services.clock() - since, loaded - since)
     return replies.native(told)
@@ -37,19 +35,9 @@ async def embed(request: web.Request) -> web.Response:
 
 async def legacy_embeddings(request: web.Request) -> web.Response:
     services = services_of(request)
-    asked = await _asked(services, embeddings.parse_legacy, await body_of(request))
+    asked = embeddings.parse_legacy(await body_of(request))
     found, _ = await _found(services, asked, await _model(services, asked.model))
     return replies.native(embeddings.legacy_answer(found))
-
-
-async def _asked(
-    services: Services, parse: Callable[[bytes], EmbeddingRequest], body: bytes
-) -> EmbeddingRequest:
-    try:
-        return parse(body)
-    except LaterMistakeError as mistake:
-        await _model(services, mistake.model)
-        raise
 
 
 async def _model(services: Services, name: str) -> ModelCard:
@@ -62,6 +50,8 @@ async def _model(services: Services, name: str) -> ModelCard:
 
 async def _found(services: Services, asked: EmbeddingRequest, model: ModelCard) -> tuple[Embeddings, int]:
     """The vectors, and when there was a model to ask. Without inputs the model, whichever, is loaded all the same."""
+    if asked.bad_options is not None:
+        raise asked.bad_options
     if asked.inputs and "embedding" not in model.capabilities:
         raise DialectError(501, embeddings.UNSUPPORTED, param="model")
 

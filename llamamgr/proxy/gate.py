@@ -114,15 +114,38 @@ def _failure(request: web.Request, error: Exception, *, hints: bool) -> web.Resp
 
 
 def _moved(request: web.Request) -> web.Response | None:
-    """For a path with one slash too many at its end, where to find what was meant, as Ollama's router tells it."""
+    """For a path with slashes or dots too many, where to find what was meant, as Ollama's two routers tell it.
+
+    Go's (net/http, ``ServeMux``) cleans a path whatever is there, and gin takes a slash off its end where that leads somewhere.
+    """
+    path, mark, query = request.raw_path.partition("?")
+    if path.startswith("/") and (cleaned := _cleaned(path)) != path:
+        return _redirect(request, 307, cleaned + mark + query)
     target = request.rel_url.with_path(request.path.rstrip("/"), keep_query=True)
     if request.path[-1:] != "/" or not _has_route(request.app, request.method, target.path):
         return None
+    return _redirect(request, 301 if request.method == "GET" else 307, str(target))
+
+
+def _cleaned(path: str) -> str:
+    """Without empty parts, ``.`` and ``..``; a slash at the end stays."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    whole = "/" + "/".join(parts)
+    return f"{whole}/" if parts and path.endswith("/") else whole
+
+
+def _redirect(request: web.Request, status: int, target: str) -> web.Response:
     if request.method != "GET":
-        return web.Response(status=307, headers={"Location": str(target)})
-    link = f'<a href="{html.escape(str(target))}">Moved Permanently</a>.\n\n'
-    headers = {"Location": str(target), "Content-Type": "text/html; charset=utf-8"}
-    return web.Response(status=301, body=link.encode(), headers=headers)
+        return web.Response(status=status, headers={"Location": target})
+    words = "Moved Permanently" if status == 301 else "Temporary Redirect"
+    link = f'<a href="{html.escape(target)}">{words}</a>.\n\n'
+    headers = {"Location": target, "Content-Type": "text/html; charset=utf-8"}
+    return web.Response(status=status, body=link.encode(), headers=headers)
 
 
 def _has_route(app: web.Application, method: str, path: str) -> bool:

@@ -25,7 +25,7 @@ from llamamgr.proxy import replies
 from llamamgr.proxy.services import SERVICES, Services, services_of
 from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Children
-from llamamgr.wire import ollama, ollama_models
+from llamamgr.wire import golang, ollama, ollama_models
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.ollama_models import CreateRequest
 
@@ -58,12 +58,13 @@ async def copy(request: web.Request) -> web.Response:
     asked = ollama_models.parse_copy(await request.read())
     for what, text in (("source", asked.source), ("destination", asked.destination)):
         if not _is_name(text):
-            raise DialectError(400, f'{what} "{text}" is invalid')
+            raise DialectError(400, f"{what} {golang.quote(text.encode())} is invalid")
     services = services_of(request)
     try:
-        card = await services.resolve(asked.source)
+        card = await services.find(asked.source)
     except NotFoundError as error:
-        raise NotFoundError(f'model "{asked.source}" not found', error.hint) from None
+        source = golang.quote(asked.source.encode())
+        raise NotFoundError(f"model {source} not found", error.hint) from None
     services.claim(ModelName.parse(asked.destination).short)
     await asyncio.to_thread(making.copy, services.index.store, card, ModelName.parse(asked.destination))
     await asyncio.to_thread(services.index.refresh)
@@ -73,9 +74,9 @@ async def copy(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     model = ollama_models.parse_delete(await request.read())
     if not _is_name(model):
-        raise DialectError(400, f'name "{model}" is invalid')
+        raise DialectError(400, f"name {golang.quote(model.encode())} is invalid")
     services = services_of(request)
-    card = await services.resolve(model)
+    card = services.index.require_itself(model, await services.find(model))
     await asyncio.to_thread(making.delete, services.index.store, card)
     await asyncio.to_thread(services.index.refresh)
     for loaded in loaded_as(services.children, card.name):
@@ -161,14 +162,14 @@ async def _created(
     base: ModelCard | None = None
     if asked.base:
         try:
-            base = await services.resolve(asked.base)
+            base = await services.find(asked.base)
         except NotFoundError:
             async with aclosing(services.transfers.pull(Wish(asked.base))) as steps:
                 async for step in steps:
                     if step != SUCCESS:
                         yield step
             await asyncio.to_thread(services.index.refresh)
-            base = await services.resolve(asked.base)
+            base = await services.find(asked.base)
     store = services.index.store
     try:
         files = tuple(store.blob(parse_digest(digest)) for _, digest in sorted(asked.files or ()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
-from llamamgr.core.errors import NotFoundError
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.moments import Stamps
@@ -19,30 +20,22 @@ from llamamgr.proxy.writer import Writer
 from llamamgr.supervise.lease import Lease, LoadOptions
 from llamamgr.wire import engine, ollama, placing
 from llamamgr.wire.engine import EngineCall
-from llamamgr.wire.errors import DialectError, LaterMistakeError
+from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, Event, Finished, TextDelta, Think
 from llamamgr.wire.ollama import ChatBody, GenerateRequest
 from llamamgr.wire.persona import Persona
 from llamamgr.wire.script import Script, script_of
 from llamamgr.wire.template_answer import Marks, TemplateAnswer
 
+_CALL_LETTERS = string.ascii_lowercase + string.digits
+
 
 async def generate(request: web.Request) -> web.StreamResponse:
-    try:
-        asked = ollama.parse_generate(await body_of(request))
-    except LaterMistakeError as mistake:
-        await _model(services_of(request), mistake.model)
-        raise
-    return await _answer(request, "generate", asked)
+    return await _answer(request, "generate", ollama.parse_generate(await body_of(request)))
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    try:
-        asked = ollama.parse_chat(await body_of(request))
-    except LaterMistakeError as mistake:
-        await _model(services_of(request), mistake.model)
-        raise
-    return await _answer(request, "chat", asked)
+    return await _answer(request, "chat", ollama.parse_chat(await body_of(request)))
 
 
 async def _answer(
@@ -50,15 +43,19 @@ async def _answer(
 ) -> web.StreamResponse:
     services = services_of(request)
     since = services.clock()
-    model = await _model(services, asked.model)
+    model = await services.resolve(asked.model)
     persona = services.persona_of(model)
     if asked.is_unload:
         await services.children.unload(model)
     else:
         ollama.check_capabilities(asked, model.capabilities, model.name)
+        if asked.bad_options is not None:
+            raise asked.bad_options
         wishes = asked.options.over(persona.options).load
         want = Want(model, LoadOptions(**msgspec.structs.asdict(wishes)), asked.keep_alive)
         if not asked.is_load:
+            if asked.bad_format is not None:
+                raise asked.bad_format
             conversation = Conversation(request, kind, asked, model, persona, since)
             return await conversation.run(services, want)
         await relay.with_lease(services.children, want, _nothing)
@@ -68,15 +65,6 @@ async def _answer(
 
 async def _nothing(lease: Lease) -> None:
     """What a load does with its lease."""
-
-
-async def _model(services: Services, name: str) -> ModelCard:
-    try:
-        return await services.resolve(name)
-    except NotFoundError:
-        if name.endswith(("-cloud", ":cloud")):
-            raise DialectError(403, "ollama cloud is disabled: remote model is unavailable") from None
-        raise
 
 
 class Conversation:
@@ -155,6 +143,7 @@ class Conversation:
             stream=self._asked.stream,
             now=self._stamps,
             elapsed=lambda: clock() - since,
+            call_id=None if self._script is None else _call_id,
         )
 
     async def _attempt(self, lease: Lease) -> None:
@@ -272,6 +261,11 @@ class Conversation:
         data = self._renderer.events(events)
         if data:
             await self._writer.write(data)
+
+
+def _call_id() -> str:
+    """As Ollama makes them for calls that it reads out of an answer itself."""
+    return f"call_{''.join(secrets.choice(_CALL_LETTERS) for _ in range(8))}"
 
 
 def _wants_chat(asked: GenerateRequest, model: ModelCard) -> bool:

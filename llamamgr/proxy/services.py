@@ -91,6 +91,15 @@ class Services(msgspec.Struct):
         return await self.fetching.enclosures(addresses, self.config.server.body_limit)
 
     async def resolve(self, name: str) -> ModelCard:
+        """The model of that name, to be asked something. Errors as ``find``, and ``DialectError`` 403 for one of a cloud."""
+        try:
+            return await self.find(name)
+        except NotFoundError:
+            if is_of_cloud(name):
+                raise DialectError(403, "ollama cloud is disabled: remote model is unavailable") from None
+            raise
+
+    async def find(self, name: str) -> ModelCard:
         """The model of that name, for the request that is being answered; off the loop when the disk must be looked at.
 
         Errors as ``Index.resolve``, and ``OutOfScopeError`` when the visitor's key is not for it.
@@ -131,6 +140,11 @@ class Services(msgspec.Struct):
 
 
 SERVICES = web.AppKey("services", Services)
+
+
+def is_of_cloud(name: str) -> bool:
+    """Whether Ollama would ask its cloud for a model of that name."""
+    return name.strip().lower().endswith(("-cloud", ":cloud"))
 
 
 def services_of(request: web.Request) -> Services:

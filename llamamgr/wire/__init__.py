@@ -7,7 +7,8 @@ sse          server-sent events, both ways
 neutral      the vocabulary in the middle: requests, and events of an answer
 engine       llama-server's own dialect: calls to it; ``engine_stream``: its streams → neutral events;
              ``engine_errors``: its errors → one plain sentence
-golang       JSON as Go's encoder writes it, and Go's words for a wrong type; ``golang_names``: fields in any case
+golang       JSON as Go's encoder writes it, and Go's words for a wrong type; ``go_fields``: names in any case, nulls;
+             ``go_syntax``: Go's words for what is no JSON; ``go_quote``: texts as it quotes them
 ollama       Ollama's dialect: ``ollama_request`` and ``_options`` → ``_translate`` → ``ollama_answer``
              ``ollama_models``: requests that make, copy and pull models
 gotemplate   Go's templates: ``_lexer`` → ``_syntax`` → ``_nodes`` → ``_render`` over ``_values``

@@ -72,13 +72,17 @@ class Images:
         if given.type == "url" and self._fetching and images.is_fetchable(address):
             self.wanted[address] = None
             return MediaPart("")
+        if not isinstance(source, _Source):
+            raise DialectError(400, "invalid image source")
         if given.type != "base64":
             raise DialectError(
                 400, f"invalid image source type: {given.type}. Only base64 images are supported."
             )
         data = given.data or ""
-        if not data or golang.illegal_base64_at(data) >= 0:
-            raise DialectError(400, f"{where}.source.data: invalid base64 data")
+        fault = golang.illegal_base64_at(data) if data else 0
+        if fault >= 0:
+            told = f"invalid base64 image data: illegal base64 data at input byte {fault}"
+            raise DialectError(400, f"{where}.source.data: {told}")
         return MediaPart(images.unwrapped(data))
 
 
@@ -128,8 +132,10 @@ class Conversation:
         self.messages.append(_message(role, said, thinking, calls))
 
     def _call(self, block: Block, where: str, index: int) -> ToolCall:
-        if not block.id or not block.name:
-            raise DialectError(400, f"{where}: a tool_use block needs id and name")
+        for field, value in (("id", block.id), ("name", block.name)):
+            if not value:
+                raise DialectError(400, f"{where}: tool_use block missing required '{field}' field")
+        assert block.id and block.name
         call_id = _engines(block.id)
         self._names[call_id] = block.name
         given = bytes(block.input)

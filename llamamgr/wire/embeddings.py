@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from llamamgr.core.durations import parse_keep_alive
+from llamamgr.core.hub import parse_model_name
 from llamamgr.wire import golang
 from llamamgr.wire.engine import EngineCall
-from llamamgr.wire.errors import DialectError, LaterMistakeError, ProtocolError
+from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.ollama_options import LoadWishes, parse_options
 from llamamgr.wire.ollama_request import model_not_found
 
@@ -39,7 +40,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
 
     ``truncate`` cuts inputs that are too long instead of refusing them; ``dimensions`` 0 is all of them.
     ``keep_alive`` is seconds, None the default. ``reserve`` tokens of the context are left free, as Ollama does for an opening and
-    a closing one, whatever the model adds.
+    a closing one, whatever the model adds. ``bad_options`` is told once there is the model, as Ollama does.
     """
 
     model: str
@@ -50,6 +51,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     keep_alive: float | None = None
     load: LoadWishes = LoadWishes()
     reserve: int = 0
+    bad_options: DialectError | None = None
 
     def batches(self) -> list[EmbeddingRequest]:
         """Itself, or so many of it that no answer of the engine's grows beyond measure: a vector may take 90 KB of JSON."""
@@ -119,7 +121,7 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
         raise DialectError(400, "EOF")
     wire = golang.decode(body, WireV1, "openai.EmbedRequest", {})
     if not wire.model:
-        raise DialectError(400, "model is required", param="model")
+        raise model_not_found("", "model")
     form = (wire.encoding_format or "float").lower()
     if form not in ("float", "base64"):
         raise DialectError(
@@ -131,7 +133,7 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
         raise DialectError(400, "invalid input", param="input")
     inputs = _inputs(wire.input)
     if inputs is None:
-        raise DialectError(400, "invalid input", param="input")
+        raise DialectError(400, _INVALID, param="input")
     return EmbeddingRequest(
         wire.model,
         inputs,
@@ -144,18 +146,20 @@ def parse_v1(body: bytes) -> EmbeddingRequest:
 def parse_embed(body: bytes) -> EmbeddingRequest:
     """``POST /api/embed``; no inputs at all is an answer without vectors. ``DialectError`` in Ollama's words."""
     wire = golang.decode(body, WireEmbed, "EmbedRequest", {})
-    if not wire.model:
-        raise model_not_found("")
+    model = wire.model or ""
+    if not model.strip():
+        raise model_not_found(model)
     inputs = () if bytes(wire.input) in (b"", b"null", b'""', b"[]") else _inputs(wire.input)
     if inputs is None or any(not isinstance(one, str) for one in inputs):
+        parse_model_name(model.strip())  # what can be no name is told first
         raise DialectError(400, _INVALID)
     return EmbeddingRequest(
-        wire.model,
+        model,
         inputs,
         dimensions=max(wire.dimensions or 0, 0),
         truncate=wire.truncate is not False,
         keep_alive=_keep_alive(wire.keep_alive),
-        load=_load(wire),
+        **_load(wire),
         reserve=_RESERVE,
     )
 
@@ -163,13 +167,14 @@ def parse_embed(body: bytes) -> EmbeddingRequest:
 def parse_legacy(body: bytes) -> EmbeddingRequest:
     """``POST /api/embeddings``, which cuts nothing; no prompt is an answer without a vector. ``DialectError`` in Ollama's words."""
     wire = golang.decode(body, WireLegacy, "EmbeddingRequest", {})
-    if not wire.model:
+    model = wire.model or ""
+    if not model.strip():
         raise DialectError(400, "model is required")
     return EmbeddingRequest(
-        wire.model,
+        model,
         (wire.prompt,) if wire.prompt else (),
         keep_alive=_keep_alive(wire.keep_alive),
-        load=_load(wire),
+        **_load(wire),
         reserve=_RESERVE,
     )
 
@@ -246,11 +251,12 @@ def _dimensions(asked: int | None) -> int:
     return asked or 0
 
 
-def _load(wire: _Ollama) -> LoadWishes:
+def _load(wire: _Ollama) -> dict[str, Any]:
+    """What its options want of the load, or what is wrong with them."""
     try:
-        return parse_options(wire.options or {}).load
+        return {"load": parse_options(wire.options or {}).load}
     except DialectError as error:
-        raise LaterMistakeError(error, wire.model or "") from None
+        return {"bad_options": error}
 
 
 def _keep_alive(value: object) -> float | None:

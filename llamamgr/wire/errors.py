@@ -3,7 +3,6 @@
 ::
 
     DialectError             a client's request is wrong; knows its HTTP status
-    └── LaterMistakeError    in a way that is told only where its model is there
     ProtocolError            a peer's bytes break the protocol
     └── PrematureEndError    the connection closed before the answer was complete
 
@@ -37,14 +36,6 @@ class DialectError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
-
-
-class LaterMistakeError(DialectError):
-    """One that Ollama tells only after it has looked for ``model``: where that is missing, this is what there is to tell."""
-
-    def __init__(self, mistake: DialectError, model: str) -> None:
-        super().__init__(mistake.status, mistake.message)
-        self.model = model
 
 
 class ProtocolError(Exception):

@@ -1,4 +1,4 @@
-"""What Go's JSON scanner says of a body that is no JSON (source: Go encoding/json, scanner.go).
+"""What Go says of a body that is no JSON (source: Go 1.27, encoding/json over encoding/json/jsontext, with which Ollama is built).
 
 Only bodies that were refused come here, and of those the short ones: it looks at every token.
 """
@@ -6,6 +6,8 @@ Only bodies that were refused come here, and of those the short ones: it looks a
 from __future__ import annotations
 
 import re
+
+from llamamgr.wire import go_quote
 
 LONGEST = 64 * 1024  # bytes; some 20 ms
 
@@ -16,10 +18,19 @@ _DIGITS = re.compile(rb"[0-9]*")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _MOST_DEEP = 10_000
 _ENDED = "unexpected EOF"
+_TOO_DEEP = "exceeded max depth"
+_IN_STRING = "in string"
+_IN_NUMBER = "in numeric literal"
 
 
 class _Fault(Exception):  # noqa: N818 - of the body, not of ours
-    """Where the scanner stops, and what it was in the midst of."""
+    """Where the scanner stops, and what it was in the midst of; ``what`` is told instead where it is not one character."""
+
+    def __init__(self, at: int, where: str, what: bytes = b"") -> None:
+        super().__init__()
+        self.at = at
+        self.where = where
+        self.what = what
 
 
 def complaint(body: bytes) -> str:
@@ -29,8 +40,13 @@ def complaint(body: bytes) -> str:
     try:
         _scan(body)
     except _Fault as fault:
-        at, where = fault.args
-        return f"invalid character {_shown(body[at])} {where}" if at < len(body) else _ENDED
+        if fault.at >= len(body):
+            return _ENDED
+        if fault.what:
+            return f"invalid escape sequence {go_quote.backquoted(fault.what)} {fault.where}"
+        if not fault.where:
+            return _TOO_DEEP
+        return f"invalid character {go_quote.rune(body[fault.at :])} {fault.where}"
     return ""
 
 
@@ -56,7 +72,7 @@ def _value(body: bytes, at: int, stack: list[int]) -> int:
     while (opening := body[at : at + 1]) in (b"{", b"["):
         stack.append(ord("}" if opening == b"{" else "]"))
         if len(stack) > _MOST_DEEP:
-            raise _Fault(at, "exceeded max depth")
+            raise _Fault(at, "")
         at = _skip(body, at + 1)
         if at < len(body) and body[at] == stack[-1]:
             return at
@@ -89,7 +105,7 @@ def _literal(body: bytes, at: int, word: bytes) -> int:
     for due in word[1:]:
         at += 1
         if body[at : at + 1] != bytes([due]):
-            raise _Fault(at, f"in literal {word.decode()} (expecting {_shown(due)})")
+            raise _Fault(at, f"in literal {word.decode()} (expecting '{chr(due)}')")
     return at + 1
 
 
@@ -102,38 +118,42 @@ def _string(body: bytes, at: int) -> int:
             case b"\\":
                 at = _escape(body, at + 1)
             case _:
-                raise _Fault(at, "in string literal")
+                raise _Fault(at, _IN_STRING)
 
 
 def _escape(body: bytes, at: int) -> int:
     letter = body[at : at + 1]
     if letter == b"u":
         end = _past(_HEX, body, at + 1)
+        if end == len(body) < at + 5:
+            raise _Fault(end, _IN_STRING)
         if end < at + 5:
-            raise _Fault(end, "in \\u hexadecimal character escape")
+            raise _Fault(at - 1, _IN_STRING, body[at - 1 : at + 5])
         return end
-    if not letter or letter not in b'bfnrt\\/"':
-        raise _Fault(at, "in string escape code")
+    if not letter:
+        raise _Fault(at, _IN_STRING)
+    if letter not in b'bfnrt\\/"':
+        raise _Fault(at - 1, _IN_STRING, body[at - 1 : at + 1])
     return at + 1
 
 
 def _number(body: bytes, at: int) -> int:
     at += body[at : at + 1] == b"-"
     if not body[at : at + 1].isdigit():
-        raise _Fault(at, "in numeric literal")
+        raise _Fault(at, _IN_NUMBER)
     at = at + 1 if body[at] == ord("0") else _past(_DIGITS, body, at)
     if body[at : at + 1] == b".":
-        at = _digits(body, at + 1, "after decimal point in numeric literal")
+        at = _digits(body, at + 1)
     if body[at : at + 1] in (b"e", b"E"):
         at += 1
-        at = _digits(body, at + (body[at : at + 1] in (b"+", b"-")), "in exponent of numeric literal")
+        at = _digits(body, at + (body[at : at + 1] in (b"+", b"-")))
     return at
 
 
-def _digits(body: bytes, at: int, where: str) -> int:
+def _digits(body: bytes, at: int) -> int:
     end = _past(_DIGITS, body, at)
     if end == at:
-        raise _Fault(at, where)
+        raise _Fault(at, _IN_NUMBER)
     return end
 
 
@@ -144,14 +164,3 @@ def _skip(body: bytes, at: int) -> int:
 def _past(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
     found = pattern.match(body, at)
     return found.end() if found else at
-
-
-def _shown(byte: int) -> str:
-    """``quoteChar``: one byte, as the character of that number."""
-    if byte == ord("'"):
-        return "'\\''"
-    if byte == ord('"'):
-        return "'\"'"
-    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", ord("\\"): "\\\\"}
-    shown = named.get(byte) or (chr(byte) if chr(byte).isprintable() else "")
-    return f"'{shown}'" if shown else f"'\\x{byte:02x}'" if byte < 0x80 else f"'\\u{byte:04x}'"

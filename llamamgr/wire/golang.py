@@ -9,17 +9,19 @@ from __future__ import annotations
 import binascii
 import functools
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
 
-from llamamgr.wire import go_syntax, mistakes
+from llamamgr.wire import go_quote, go_syntax, mistakes
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.golang_names import respelt
+from llamamgr.wire.go_fields import as_go_reads, is_in_capitals
 
 _T = TypeVar("_T")
+
+_GENERAL_DIGITS = 6  # strconv.FormatFloat's bound for the shortest form
 
 _HTML = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
 _HTML_TEXT = re.compile("[<>&\u2028\u2029]")
@@ -31,7 +33,6 @@ _HTML_ESCAPES = {
     b"\xe2\x80\xa9": rb"\u2029",
 }
 _ILL_TYPED = re.compile(r"Expected `(\w+)[^`]*`, got `(\w+)`(?: - at `\$\.?(.*)`)?")
-_STEP = re.compile(r"\[([0-9]+)\]|([^.\[\]]+)")
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
 _ESCAPE = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<lone>u[dD][89a-fA-F]..)|.)", re.DOTALL
@@ -48,7 +49,7 @@ _COMPLAINTS = {
     "expected ':'": "after object key",
     "expected ',' or '}'": "after object key:value pair",
     "expected ',' or ']'": "after array element",
-    "invalid escape character in string": "in string escape code",
+    "invalid escape character in string": "in string",
     "invalid number": "in numeric literal",
 }
 
@@ -81,22 +82,27 @@ def number(value: float) -> msgspec.Raw:
     return msgspec.Raw(text.removesuffix(".0").encode())
 
 
+def general(value: float) -> str:
+    """``%v`` of a float64: the shortest form, with an exponent below 1e-4 and from 1e6 on."""
+    sign, digits, exponent = Decimal(repr(float(value))).as_tuple()
+    shown = "".join(map(str, digits)).rstrip("0") or "0"
+    power = len(digits) + int(exponent) - 1
+    if shown == "0" or -4 <= power < _GENERAL_DIGITS:
+        return bytes(number(value)).decode()
+    mantissa = f"{shown[0]}.{shown[1:]}" if len(shown) > 1 else shown
+    return f"{'-' * sign}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
+
+
 def quote(text: bytes) -> str:
     """``%q``: a double-quoted Go string."""
-    plain = text.decode("utf-8", "replace").replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", _quoted_control, plain) + '"'
-
-
-def _quoted_control(match: re.Match[str]) -> str:
-    named = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
-    return named.get(match[0]) or f"\\x{ord(match[0]):02x}"
+    return go_quote.quote(text)
 
 
 def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str], at: str = "") -> _T:
     """``body`` as ``kind``, all of whose fields have defaults; ``DialectError`` 400 in Go's words, or in those of the package.
 
     As with Go, what follows the first JSON value is ignored, lone surrogates and broken UTF-8 become
-    U+FFFD, ``null`` is an empty object, and fields are known whatever their case where none would be else.
+    U+FFFD, ``null`` is an empty object, in a list or a map the zero of its type, and fields are known whatever their case.
     ``struct`` is Go's name of the type, of package ``api`` unless it names another, ``openai`` or ``anthropic``, whose
     clients know other words; ``types`` maps a path (``messages[].content``) to Go's type where it is not the plain one.
     ``at`` is where in a request the body stands, if it is a part of one. An empty body is ``missing request body``.
@@ -112,7 +118,7 @@ def decode_sound(
         raise DialectError(400, "missing request body")
     package = struct.rpartition(".")[0]
     try:
-        return _decode(_utf8(body), kind)
+        return _decode(_utf8(body), kind, nulls=not package)
     except (msgspec.DecodeError, RecursionError) as error:
         told = go_syntax.complaint(body)  # of several faults the one of form comes first
         if not told and isinstance(error, msgspec.ValidationError):
@@ -140,26 +146,22 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _decode(body: bytes, kind: type[_T]) -> tuple[_T, bytes]:
+def _decode(body: bytes, kind: type[_T], *, nulls: bool) -> tuple[_T, bytes]:
+    """``nulls`` may stand for any zero, as Go has it; clients of other APIs are told that they mean nothing."""
     decoder: msgspec.json.Decoder[_T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
     try:
         value = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         repaired = _repaired(body, str(error))
+        if repaired == body and nulls and "got `null`" in str(error):
+            repaired = as_go_reads(body, kind)  # type: ignore[arg-type]
         if repaired == body:
             raise
-        return _decode(repaired, kind)
-    if not _knows_nothing(value):
-        return value, body
-    other = respelt(body, kind)  # type: ignore[arg-type]  # types are hashable
-    return decoder.decode(other), other
-
-
-def _knows_nothing(value: object) -> bool:
-    """True for a struct none of whose fields was in the body."""
-    if not isinstance(value, msgspec.Struct) or getattr(value, value.__struct_fields__[0]) is not None:
-        return False
-    return value == type(value)()
+        return _decode(repaired, kind, nulls=nulls)
+    if is_in_capitals(body, kind):  # type: ignore[arg-type]
+        other = as_go_reads(body, kind, nulls=nulls)  # type: ignore[arg-type]
+        return (value, body) if other == body else _decode(other, kind, nulls=nulls)
+    return value, body
 
 
 def _repaired(body: bytes, complaint: str) -> bytes:
@@ -174,35 +176,34 @@ def _repaired(body: bytes, complaint: str) -> bytes:
 
 
 def _ill_typed(complaint: str, struct: str, types: Mapping[str, str], body: bytes) -> str:
+    """What Go 1.27 tells: the type that was decoded, the whole path to the value, and "Go struct field" unless an index ends it."""
     match = _ILL_TYPED.search(complaint)
-    whole = f"api.{struct}"
     if not match:
-        return f"json: cannot unmarshal number into Go value of type {whole}"
-    expected, got, path = match[1], match[2], re.sub(r"\[\d+\]|\[\.\.\.\]", "[]", match[3] or "")
+        return f"json: cannot unmarshal number into Go value of type api.{struct}"
+    expected, got = match[1], match[2]
+    path = mistakes.place(complaint, body)
     value = _VALUES.get(got, got)
     if (expected, got) == ("int", "float"):
-        value = f"number {_literal(body, match[3] or '')}".rstrip()
+        value = f"number {_literal(body, path)}".rstrip()
+    pattern = "".join("[]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    kind = types.get(pattern) or _TYPES.get(expected, expected)
+    if path[:1] == ["messages"] and len(path) > 1:  # a turn is decoded on its own
+        struct, path = "Alias", path[2:]
     if not path:
-        return f"json: cannot unmarshal {value} into Go value of type {whole}"
-    kind = types.get(path) or _TYPES.get(expected, expected)
-    if path.startswith("messages[]"):
-        struct, path = "Alias", path.removeprefix("messages[]").removeprefix(".")
-    field = path.replace("[]", "")
-    where = f"struct field {struct}.{field}" if field else "value"
-    return f"json: cannot unmarshal {value} into Go {where} of type {kind}"
+        return f"json: cannot unmarshal {value} into Go value of type {kind if pattern else f'api.{struct}'}"
+    where = "" if isinstance(path[-1], int) else "Go struct field "
+    return f"json: cannot unmarshal {value} into {where}{struct}.{'.'.join(map(str, path))} of type {kind}"
 
 
-def _literal(body: bytes, path: str) -> str:
-    """What stands at ``path`` (``words[1].count``), as it was sent; Go shows a number that is no integer."""
-    if "..." in path:
-        return ""  # below a key that is not told
+def _literal(body: bytes, path: Sequence[str | int]) -> str:
+    """What stands at ``path``, as it was sent; Go shows a number that is no integer."""
     inner = body
     try:
-        for index, name in _STEP.findall(path):
-            if name:
-                inner = bytes(msgspec.json.decode(inner, type=dict[str, msgspec.Raw])[name])
+        for step in path:
+            if isinstance(step, str):
+                inner = bytes(msgspec.json.decode(inner, type=dict[str, msgspec.Raw])[step])
             else:
-                inner = bytes(msgspec.json.decode(inner, type=list[msgspec.Raw])[int(index)])
+                inner = bytes(msgspec.json.decode(inner, type=list[msgspec.Raw])[step])
     except (msgspec.DecodeError, ValueError, LookupError):
         return ""
     return inner.decode()
@@ -211,15 +212,12 @@ def _literal(body: bytes, path: str) -> str:
 def _malformed(error: Exception, body: bytes) -> str:
     """What is told of one too long to be looked through."""
     if isinstance(error, RecursionError):
-        return "invalid character '[' exceeded max depth"
+        return "exceeded max depth"
     match = _MALFORMED.search(str(error))
     if not match:
         return "unexpected EOF"
     at = min(int(match[2]), len(body) - 1)
-    character = body[at : at + 1].decode("latin-1")
-    shown = {"'": "'\\''", '"': "'\"'"}.get(
-        character, f"'{character}'" if character.isprintable() else repr(character)
-    )
+    shown = go_quote.rune(body[at:])
     return f"invalid character {shown} {_COMPLAINTS.get(match[1], 'looking for beginning of value')}"
 
 

@@ -50,9 +50,8 @@ _KINDS = {
 
 def ill_typed(package: str, complaint: str, body: bytes, at: str = "") -> DialectError:
     """The error for ``complaint``, msgspec's, of a field of ``body``; that stands at ``at`` of what the client sent."""
-    said, place = _COMPLAINT.search(complaint), _PLACE.search(complaint)
-    steps = [int(index) if index else name for index, name in _STEP.findall(place[1])] if place else []
-    path = [*filter(None, [at]), *_concrete(body, steps, said[2] if said else "")]
+    said = _COMPLAINT.search(complaint)
+    path = [*filter(None, [at]), *place(complaint, body)]
     expected = [word for word in said[1].split(" | ") if word in _PYDANTIC] if said else []
     if package == "anthropic":
         return DialectError(400, _in_words_of_pydantic(path, expected))
@@ -63,6 +62,13 @@ def ill_typed(package: str, complaint: str, body: bytes, at: str = "") -> Dialec
     told = f"expected {which}" + (f", but got {got} instead." if got else ".")
     what = f"Invalid type for '{shown}'" if shown else "Invalid type for the body"
     return DialectError(400, f"{what}: {told}", param=shown or None, code="invalid_type")
+
+
+def place(complaint: str, body: bytes) -> list[str | int]:
+    """Where in ``body`` stands what ``complaint``, msgspec's, is about: keys and indices."""
+    said, found = _COMPLAINT.search(complaint), _PLACE.search(complaint)
+    steps = [int(index) if index else name for index, name in _STEP.findall(found[1])] if found else []
+    return _concrete(body, steps, said[2] if said else "")
 
 
 def malformed(package: str, complaint: str) -> DialectError:

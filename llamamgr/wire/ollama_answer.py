@@ -3,7 +3,7 @@
 Key order is that of Ollama's Go structs, absent means zero (``omitempty``), durations are integer
 nanoseconds, and ``<``, ``>`` and ``&`` are escaped. Facts: Ollama api/types.go ``ChatResponse``,
 ``GenerateResponse``, ``Metrics``, ``Logprob``, and recorded answers: tool calls ride on the last line,
-whose ``done_reason`` stays ``stop``.
+whose ``done_reason`` stays ``stop``; those of a Go template have a line of their own before it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Renderer:
     Feed every event to ``event``; for a stream it returns lines, else nothing until ``whole``. ``model``
     is the name as the client asked for it; ``now`` gives the time as RFC 3339 with nanoseconds,
     ``elapsed`` the nanoseconds since the request came. Set ``load_duration`` (ns) and ``context`` (token
-    ids, generate only) before the last event.
+    ids, generate only) before the last event. ``call_id`` makes the ids of calls that were read out of text here.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Renderer:
         stream: bool,
         now: Callable[[], str],
         elapsed: Callable[[], int] = lambda: 0,
+        call_id: Callable[[], str] | None = None,
     ) -> None:
         self.load_duration = 0
         self.context: Sequence[int] = ()
@@ -74,6 +75,7 @@ class Renderer:
         self._stream = stream
         self._now = now
         self._elapsed = elapsed
+        self._call_id = call_id
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._logprobs: list[Logprob] = []
@@ -106,7 +108,9 @@ class Renderer:
                 return b""
             case Finished():
                 self._finished = event
-                return self._last(event, "", "", ()) + b"\n" if self._stream else b""
+                if not self._stream:
+                    return b""
+                return self._line_of_calls() + self._last(event, "", "", ()) + b"\n"
             case Failed():
                 self.failure = event
                 return self.failed(event) if self._stream else b""
@@ -149,8 +153,20 @@ class Renderer:
             line += b',"logprobs":' + golang.encode(_logprobs(logprobs))
         return line + b"}\n"
 
+    def _line_of_calls(self) -> bytes:
+        """The calls that were read here, told before the last line."""
+        if self._call_id is None or not (calls := self._complete_calls()):
+            return b""
+        self._calls.clear()
+        told = {"model": self._model, "created_at": self._now(), **_said(self._kind, "", "", calls)}
+        return golang.encode({**told, "done": False}) + b"\n"
+
+    def _complete_calls(self) -> list[dict[str, object]]:
+        calls = [one.complete(self._call_id) for _, one in sorted(self._calls.items())]
+        return [call for call in calls if call is not None]
+
     def _last(self, finished: Finished, text: str, thinking: str, logprobs: Sequence[Logprob]) -> bytes:
-        calls = [call for _, one in sorted(self._calls.items()) if (call := one.complete()) is not None]
+        calls = self._complete_calls()
         reason = "length" if finished.reason == "length" else "stop"
         shown = {"logprobs": _logprobs(logprobs)} if logprobs else {}
         metrics = self._metrics(finished)
@@ -198,13 +214,15 @@ class _Call:
         self._index = delta.index
         self._arguments.append(delta.arguments)
 
-    def complete(self) -> dict[str, object] | None:
+    def complete(self, call_id: Callable[[], str] | None) -> dict[str, object] | None:
         """Ollama's form, arguments an object; None for one that was cut off, which must not be made."""
         try:
             arguments = msgspec.json.decode("".join(self._arguments) or "{}", type=dict[str, object])
         except (msgspec.DecodeError, RecursionError):
             return None
         function = {"index": self._index, "name": self._name, "arguments": arguments}
+        if call_id is not None:
+            self._id = self._id or call_id()
         return {"id": self._id, "function": function} if self._id else {"function": function}
 
 

@@ -64,6 +64,11 @@ class WireCreate(msgspec.Struct):
     parameters: dict[str, Any] | None = None
     messages: list[_WireMessage] | None = None
     modelfile: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
+    info: dict[str, Any] | None = None
+    remote_host: str | None = None
 
 
 class WireCopy(msgspec.Struct):
@@ -83,8 +88,9 @@ _GO_TYPES = {
     "draft_files": "map[string]string",
     "adapters": "map[string]string",
     "parameters": "map[string]interface {}",
+    "info": "map[string]interface {}",
     "messages": "[]api.Message",
-    "messages[]": "api.Message",
+    "messages[]": "api.Alias",
 }
 
 
@@ -155,8 +161,8 @@ def parse_copy(body: bytes) -> CopyRequest:
 def parse_delete(body: bytes) -> str:
     """The name of the model to delete."""
     wire = golang.decode(body, WireTransfer, "DeleteRequest", {})
-    model = wire.model or wire.name
-    if not model:
+    model = wire.model or wire.name or ""
+    if not model.strip():
         raise DialectError(400, "model is required")
     return model
 

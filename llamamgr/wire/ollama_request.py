@@ -13,7 +13,7 @@ import msgspec
 
 from llamamgr.core.durations import parse_keep_alive
 from llamamgr.wire import golang
-from llamamgr.wire.errors import DialectError, LaterMistakeError
+from llamamgr.wire.errors import DialectError
 from llamamgr.wire.images import unwrapped
 from llamamgr.wire.neutral import (
     JsonObject,
@@ -33,7 +33,8 @@ _NOTHING = msgspec.Raw(b"")
 class _Common(msgspec.Struct, frozen=True, kw_only=True):
     """What generate and chat share. ``keep_alive`` is seconds (inf = for ever, None = the default).
 
-    ``shows_prompt`` asks for the prompt as it would go to the engine, and for no answer.
+    ``shows_prompt`` asks for the prompt as it would go to the engine, and for no answer. Two mistakes are told later, as Ollama
+    does: ``bad_options`` once the model is known to be able to do what is asked, ``bad_format`` once it is loaded.
     """
 
     model: str
@@ -47,6 +48,8 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool = False
     top_logprobs: int = 0
     shows_prompt: bool = False
+    bad_options: DialectError | None = None
+    bad_format: DialectError | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -161,7 +164,26 @@ class _WireMessage(msgspec.Struct):
 
 class WireChat(_WireCommon, kw_only=True):
     messages: list[_WireMessage] | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: msgspec.Raw = _NOTHING
+
+
+class _WireToolFunction(msgspec.Struct):
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _WireTool(msgspec.Struct):
+    type: str | None = None
+    function: _WireToolFunction | None = None
+
+
+class _WireTools(msgspec.Struct):
+    tools: list[_WireTool] | None = None
+
+
+class _RawTools(msgspec.Struct):
+    tools: tuple[msgspec.Raw, ...] | None = None
 
 
 class WireShow(msgspec.Struct):
@@ -186,15 +208,19 @@ _GO_TYPES = {
     "messages[].tool_calls[]": "api.ToolCall",
     "messages[].tool_calls[].function": "api.ToolCallFunction",
     "tools": "api.Tools",
+    "tools[]": "api.Tool",
+    "tools[].function": "api.ToolFunction",
+    "tools[].function.parameters": "api.ToolFunctionParameters",
 }
+_NO_OBJECT = "Value looks like object, but can't find closing '}' symbol"  # whatever it is instead
 
 
 def parse_generate(body: bytes) -> GenerateRequest:
     """``DialectError`` in Ollama's words for anything that cannot be asked."""
     wire = golang.decode(body, WireGenerate, "GenerateRequest", _GO_TYPES)
     images, common = _images(wire.images, "GenerateRequest"), _common(wire)
-    if not wire.model:
-        raise model_not_found("")
+    if not (wire.model or "").strip():
+        raise model_not_found(wire.model or "")
     return GenerateRequest(
         **common,
         **_told_later(wire),
@@ -213,8 +239,8 @@ def parse_chat(body: bytes) -> ChatBody:
     wire = golang.decode(body, WireChat, "ChatRequest", _GO_TYPES)
     common = _common(wire)
     messages = tuple(_message(message) for message in wire.messages or ())
-    tools = tuple(_object(tool, "ChatRequest.tools", "api.Tool") for tool in wire.tools or ())
-    if not wire.model:
+    tools = _tools(bytes(wire.tools))
+    if not (wire.model or "").strip():
         raise DialectError(400, "model is required")
     return ChatBody(**common, **_told_later(wire), messages=messages, tools=tools)
 
@@ -222,19 +248,23 @@ def parse_chat(body: bytes) -> ChatBody:
 def parse_show(body: bytes) -> ShowRequest:
     """``name`` stands in for ``model``, as older clients send it."""
     wire = golang.decode(body, WireShow, "ShowRequest", {})
-    model = wire.model or wire.name
-    if not model:
+    model = wire.model or wire.name or ""
+    if not model.strip():
         raise DialectError(400, "model is required")
     return ShowRequest(model, wire.system or "", bool(wire.verbose), wire.options or {})
 
 
-def model_not_found(name: str) -> DialectError:
+def model_not_found(name: str, param: str | None = None) -> DialectError:
     """What generate and chat answer for a model that is not there; clients look for ``not found``."""
-    return DialectError(404, f"model '{name}' not found")
+    return DialectError(404, f"model '{name}' not found", param=param)
 
 
 def _common(wire: _WireCommon) -> dict[str, Any]:
     top = wire.top_logprobs or 0
+    if not -(2**63) <= top < 2**63:
+        field = "Go struct field GenerateRequest.top_logprobs of type int"
+        field = field if isinstance(wire, WireGenerate) else field.replace("Generate", "Chat")
+        raise DialectError(400, f"json: cannot unmarshal number {top} into {field}")
     keep_alive, think = _keep_alive(wire.keep_alive), _think(wire.think)
     if not 0 <= top <= 20:
         raise DialectError(400, "top_logprobs must be between 0 and 20")
@@ -252,14 +282,17 @@ def _common(wire: _WireCommon) -> dict[str, Any]:
 
 
 def _told_later(wire: _WireCommon) -> dict[str, Any]:
-    """What Ollama looks at once it has the model."""
+    """What Ollama looks at once it has the model, and what is wrong with it."""
+    told: dict[str, Any] = {}
     try:
-        return {
-            "options": parse_options(wire.options or {}),
-            "response_format": _format(bytes(wire.format)),
-        }
+        told["options"] = parse_options(wire.options or {})
     except DialectError as error:
-        raise LaterMistakeError(error, wire.model or "") from None
+        told["bad_options"] = error
+    try:
+        told["response_format"] = _format(bytes(wire.format))
+    except DialectError as error:
+        told["bad_format"] = error
+    return told
 
 
 def _keep_alive(value: object) -> float | None:
@@ -323,20 +356,19 @@ def _message(wire: _WireMessage) -> Message:
 
 def _tool_call(wire: _WireCall, place: int) -> ToolCall:
     function = wire.function
-    arguments = "{}"
-    if bytes(function.arguments) not in (b"", b"null"):
-        field, kind = "Alias.tool_calls.function.arguments", "api.ToolCallFunctionArguments"
-        arguments = bytes(_object(function.arguments, field, kind)).decode()
+    arguments = bytes(function.arguments)
+    if arguments in (b"", b"null"):
+        arguments = b"{}"
+    elif arguments[:1] != b"{":
+        raise DialectError(400, _NO_OBJECT)
     index = place if function.index is None else function.index
-    return ToolCall(wire.id or "", function.name or "", arguments, index)
+    return ToolCall(wire.id or "", function.name or "", arguments.decode(), index)
 
 
-_JSON_KINDS = {b'"': "string", b"[": "array", b"t": "bool", b"f": "bool", b"n": "null"}
-
-
-def _object(raw: msgspec.Raw, field: str, kind: str) -> msgspec.Raw:
-    first = bytes(raw)[:1]
-    if first != b"{":
-        value = _JSON_KINDS.get(first, "number")
-        raise DialectError(400, f"json: cannot unmarshal {value} into Go struct field {field} of type {kind}")
-    return raw
+def _tools(given: bytes) -> tuple[msgspec.Raw, ...]:
+    """The tools as they were given, schemas whole, once what the engine needs of them is sound."""
+    if given in (b"", b"null"):
+        return ()
+    body = b'{"tools":%b}' % given
+    _, sound = golang.decode_sound(body, _WireTools, "ChatRequest", _GO_TYPES)
+    return msgspec.json.decode(sound, type=_RawTools).tools or ()

@@ -19,6 +19,7 @@ from llamamgr.wire.engine_errors import INCOMPLETE, UNREADABLE, failure_of, unre
 from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.guidance import laid_over
 from llamamgr.wire.neutral import Failed, Usage
+from llamamgr.wire.ollama_request import model_not_found
 from llamamgr.wire.persona import NOBODY, Persona
 from llamamgr.wire.sse import SseParser
 
@@ -109,7 +110,7 @@ def parse(body: bytes) -> CompletionRequest:
         raise DialectError(400, "EOF")
     wire, sound = golang.decode_sound(body, Wire, "openai.CompletionRequest", {})
     if not wire.model:
-        raise DialectError(400, "model is required", param="model")
+        raise model_not_found("", "model")
     fields = msgspec.json.decode(sound, type=dict[str, msgspec.Raw])
     request = CompletionRequest(
         model=wire.model,

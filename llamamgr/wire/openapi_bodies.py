@@ -24,6 +24,23 @@ def _or_null(kind: str, **more: Any) -> Schema:
 
 
 _OBJECTS: Schema = _or_null("array", items={"type": "object"})
+_TOOLS: Schema = _or_null(
+    "array",
+    items={
+        "type": ["object", "null"],
+        "properties": {
+            "type": _or_null("string"),
+            "function": _or_null(
+                "object",
+                properties={
+                    "name": _or_null("string"),
+                    "description": _or_null("string"),
+                    "parameters": _or_null("object"),
+                },
+            ),
+        },
+    },
+)
 _KEEP_ALIVE: Schema = {
     "type": ["number", "string", "null"],
     "description": 'Seconds, or a Go duration ("5m"); negative is for ever, 0 unloads at once.',
@@ -93,7 +110,7 @@ CHAT = Body(
     ("model",),
     {
         **_INFERENCE,
-        "tools": _OBJECTS,
+        "tools": _TOOLS,
         "Message.images": _BASE64,
         "Function.arguments": _or_null("object"),
     },

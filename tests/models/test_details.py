@@ -65,12 +65,20 @@ def test_a_system_text_is_told_and_written_into_the_modelfile(index: Index):
 
 
 def test_options_of_a_request_are_written_into_the_modelfile_alone(index: Index):
-    card = msgspec.structs.replace(index.resolve("tinychat"), settings={"top_k": 3, "stop": ["X"]})
+    settings = {"top_k": 3, "stop": ["X"], "num_ctx": 1048576, "num_predict": 131072, "min_p": 0.00001}
+    card = msgspec.structs.replace(index.resolve("tinychat"), settings=settings)
     answer = details.show_answer(
         card, index.header(card), options={"top_k": 5, "stop": "Y", "use_mmap": True}
     )
+    assert "PARAMETER num_ctx 1048576\n" in answer["modelfile"]
     assert answer["modelfile"].endswith("PARAMETER stop Y\nPARAMETER top_k 5\nPARAMETER use_mmap true\n")
-    assert [line.split() for line in answer["parameters"].splitlines()] == [["stop", '"X"'], ["top_k", "3"]]
+    assert [line.split() for line in answer["parameters"].splitlines()] == [
+        ["min_p", "1e-05"],
+        ["num_ctx", "1.048576e+06"],
+        ["num_predict", "131072"],
+        ["stop", '"X"'],
+        ["top_k", "3"],
+    ]
 
 
 def test_a_projector_is_told_beside_the_model(index: Index):

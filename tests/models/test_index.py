@@ -71,11 +71,42 @@ def test_models_of_the_own_store_and_of_configured_folders_are_found(
         " tinychat\n",
         "tinychat:local",
         "tinychat:latest:LOCAL",
+        "tinychat ",
     ],
 )
 def test_any_spelling_of_a_name_finds_it(paths: Paths, spelling: str):
     index = Index(paths, Config(models_dirs=(str(MODELS),)))
+    assert index.recall(spelling) is None, "nothing has been looked at"
     assert index.resolve(spelling).name == "tinychat:latest"
+    known = index.recall(spelling)  # a name that has to be mended is for ``resolve``
+    assert known is None or known.name == "tinychat:latest"
+
+
+def test_a_name_cannot_be_of_here_and_of_a_cloud(index: Index):
+    with pytest.raises(InvalidNameError, match='use either :local or :cloud, not both: "x:local:cloud"'):
+        index.resolve("x:local:cloud")
+
+
+def test_what_is_deleted_is_named_in_full(index: Index, write: Write):
+    write("only-Q8_0.gguf")
+    card = index.resolve("only")
+    assert card.name == "only:Q8_0"
+    assert index.require_itself("ONLY:q8_0", card) == card
+    with pytest.raises(NotFoundError, match="model 'only' not found") as refused:
+        index.require_itself("only", card)
+    assert refused.value.hint == "there is only:Q8_0"
+
+
+def test_one_of_a_hub_is_named_by_its_repository_while_it_is_its_only_one(index: Index, write: Write):
+    write("m-Q8_0.gguf")
+    for tag in ("Q4_K_M", "Q8_0"):
+        making.copy(index.store, index.resolve("m"), ModelName.parse(f"hf.co/o/r:{tag}"))
+        index.refresh()
+        card = index.resolve("hf.co/o/r")
+        if tag == "Q4_K_M":
+            assert index.require_itself("hf.co/o/r", card) == index.require_itself("hf:o/r", card) == card
+    with pytest.raises(NotFoundError):
+        index.require_itself("hf.co/o/r", card)
 
 
 def test_a_tag_called_local_comes_before_ollamas_word_for_models_that_are_here(index: Index, write: Write):

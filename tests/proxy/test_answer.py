@@ -23,7 +23,7 @@ async def test_the_short_head_says_what_the_long_one_does(front: Front) -> None:
     async with wire(front.port) as line:
         line.ask("GET /api/version")
         short = await line.answer()
-        line.ask("GET /api/version", "Origin: http://localhost")
+        line.ask("GET /api/version", "Origin: http://localhost:3000")
         long = await line.answer()
         line.ask("GET /api/version", "Connection: close")
         last = await line.answer()

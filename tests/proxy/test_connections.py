@@ -119,13 +119,13 @@ async def test_a_body_that_trickles_is_as_good_as_none(make_front: MakeFront) ->
 
 async def test_a_body_that_comes_slowly_but_surely_is_waited_for(make_front: MakeFront) -> None:
     padded = GENERATE + b" " * 20_000
-    async with make_front(server=patient(body_wait=0.5)) as front, wire(front.port) as client:
+    async with make_front(server=patient(body_wait=1.2)) as front, wire(front.port) as client:
         client.send(
             f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(padded)}\r\n\r\n"
         )
         for at in range(0, len(padded), 1500):
             client.send(padded[at : at + 1500])
-            await asyncio.sleep(0.1)  # 1.4 s in all
+            await asyncio.sleep(0.15)  # 2.1 s in all
         assert (await client.answer()).status == 200
         assert not front.services.metrics.dropped
 
@@ -245,14 +245,14 @@ async def test_a_client_that_reads_on_keeps_its_answer(
 
 async def test_a_whole_answer_that_is_fetched_slowly_but_surely_arrives(make_front: MakeFront) -> None:
     whole = b'"%s"' % (b"x" * 20_000_000)
-    async with make_front(server=patient(write_wait=0.4)) as front:
+    async with make_front(server=patient(write_wait=1.2)) as front:
         front.services.answers.keep("resp_1", Remembered(whole, ()))
         async with wire(front.port, limit=1024) as client:
             client.ask("GET /v1/responses/resp_1")
             await client.reader.readuntil(b"\r\n\r\n")
             for _ in range(10):
                 await client.reader.readexactly(2_000_000)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.2)  # 2 s in all
         assert not front.services.metrics.dropped
 
 

@@ -249,7 +249,10 @@ async def test_an_absolute_target_is_understood(front: Front) -> None:
         ("GET /v1/models/", 301, "/v1/models"),
         ("POST /api/tags/", 404, None),
         ("GET /nope/", 404, None),
-        ("GET //evil.example/", 404, None),
+        ("GET //evil.example/", 307, "/evil.example/"),
+        ("GET //api//tags?x=1", 307, "/api/tags?x=1"),
+        ("GET /api/./../api/version", 307, "/api/version"),
+        ("POST //api/chat", 307, "/api/chat"),
     ],
 )
 async def test_a_slash_too_many_is_told_where_to_go_as_by_ollama(
@@ -294,6 +297,11 @@ async def test_options_without_an_origin_tells_what_is_allowed_as_ollama_does(fr
             answer = await client.answer()
             assert (answer.status, answer.headers["allow"]) == (204, methods), "asked by a name"
             assert "access-control-allow-origin" not in answer.headers
+            client.send(f"OPTIONS {path} HTTP/1.1\r\nHost: 127.0.0.1:1\r\nOrigin: http://127.0.0.1:1\r\n\r\n")
+            answer = await client.answer()
+            assert answer.status == 405 and "access-control-allow-origin" not in answer.headers, (
+                "it is itself"
+            )
             client.ask(f"OPTIONS {path}", "Origin: http://localhost:3000")
             answer = await client.answer()
             assert (answer.status, answer.headers["allow"]) == (204, methods)

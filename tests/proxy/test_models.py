@@ -94,6 +94,39 @@ async def test_a_made_model_is_listed_shown_copied_and_deleted_by_the_same_name(
     assert len(models["other:latest"]) == 64 and models["other:latest"] != models["tinychat:latest"]
 
 
+async def test_a_name_without_a_tag_deletes_no_other_tag(front: Front) -> None:
+    await made(front, "mine:v1", **{"from": "tinychat"})
+    assert (await front.whole("/api/chat", model="mine", messages=HI))[0] == 200
+    assert await removed(front, "mine") == (404, b'{"error":"model \'mine\' not found"}')
+    assert "mine:v1" in await listed(front)
+
+
+async def test_names_that_are_none_are_quoted_as_go_quotes_them(front: Front) -> None:
+    for source, destination, wanted in (
+        ('a"b', "z", r'source "a\"b" is invalid'),
+        ("tinychat", "z\u00a0", r'destination "z\u00a0" is invalid'),
+        ("nope", "z", 'model "nope" not found'),
+    ):
+        status, answer = await front.whole("/api/copy", source=source, destination=destination)
+        assert (status, answer["error"]) == (404 if "found" in wanted else 400, wanted)
+    status, told = await removed(front, "a\tb")
+    assert (status, json.loads(told)["error"]) == (400, r'name "a\tb" is invalid')
+
+
+async def test_blanks_around_a_name_are_none_of_it(front: Front) -> None:
+    for path in ("/api/generate", "/api/chat", "/api/show", "/v1/chat/completions"):
+        body = {"model": " tinychat ", "messages": HI, "prompt": "hi"}
+        assert (await front.whole(path, **body))[0] == 200, path
+    assert await front.whole("/api/generate", model="  ") == (404, {"error": "model '  ' not found"})
+    assert await front.whole("/api/embed", model="  ") == (404, {"error": "model '  ' not found"})
+    for path in ("/api/chat", "/api/show", "/api/embeddings"):
+        assert await front.whole(path, model="  ") == (400, {"error": "model is required"})
+    assert await front.whole("/api/embed", model="bad name!", input=5) == (
+        400,
+        {"error": "invalid model name"},
+    )
+
+
 async def test_what_runs_by_the_name_of_a_deleted_model_goes_though_another_shares_its_file(
     front: Front,
 ) -> None:
@@ -321,6 +354,13 @@ async def test_a_cloud_model_is_refused_as_such(front: Front) -> None:
     assert (status, answer) == (403, {"error": "ollama cloud is disabled: remote model is unavailable"})
     status, answer = await front.whole("/api/show", model="gpt-oss:cloud")
     assert (status, "remote model details are unavailable" in answer["error"]) == (403, True)
+    status, answer = await front.whole("/api/embed", model="nope:cloud", input="x")
+    assert (status, answer["error"]) == (403, "ollama cloud is disabled: remote model is unavailable")
+    status, answer = await front.whole("/v1/embeddings", model="nope-cloud", input="x")
+    assert (status, answer["error"]["message"]) == (
+        403,
+        "ollama cloud is disabled: remote model is unavailable",
+    )
     assert await front.whole("/api/show", model="hf:o/r:Q4") == (
         404,
         {"error": "model 'hf.co/o/r:Q4' not found"},
@@ -386,14 +426,14 @@ async def test_a_go_template_offers_tools_and_its_calls_are_found(real: Front) -
     await made(real, "m", **{"from": "tinychat"}, template=WITH_TOOLS)
     for stream in (False, True):
         body = {"model": "m", "messages": HI, "tools": [TOOL]}
-        last = (
-            (await real.lines("/api/chat", **body))[-1]
+        answer = (
+            (await real.lines("/api/chat", **body))
             if stream
-            else (await real.whole("/api/chat", **body))[1]
+            else [(await real.whole("/api/chat", **body))[1]]
         )
-        (call,) = last["message"]["tool_calls"]
+        (call,) = answer[-2 if stream else -1]["message"]["tool_calls"]
         assert call["function"] == {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}}
-        assert (last["message"]["content"], last["done_reason"]) == ("", "stop")
+        assert (answer[-1]["message"]["content"], answer[-1]["done_reason"]) == ("", "stop")
 
 
 @pytest.mark.real

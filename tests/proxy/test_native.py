@@ -31,6 +31,18 @@ async def test_a_client_may_write_fields_in_capitals(front: Front) -> None:
         assert json.loads(await answer.read())["message"]["content"] == ANSWER
 
 
+async def test_capitals_are_read_beside_fields_that_are_known(front: Front) -> None:
+    status, told = await front.whole(
+        "/api/generate", model="tinychat", Prompt="hi", Options={"num_predict": 2}
+    )
+    assert (status, told["done_reason"], told["eval_count"]) == (200, "length", 2)
+    status, told = await front.whole("/api/embed", model="tinyembed", INPUT=5)
+    assert (status, told["error"]) == (400, "invalid input type")
+    body = {"model": "tinychat", "Messages": [{"role": "user", "Content": "hi"}], "max_tokens": 2}
+    status, told = await front.whole("/v1/chat/completions", **body)
+    assert (status, told["choices"][0]["finish_reason"]) == (200, "length")
+
+
 async def test_a_whole_chat_is_the_concatenation_of_the_stream(front: Front) -> None:
     status, whole = await front.whole("/api/chat", model="tinychat", messages=HI)
     assert status == 200
@@ -298,4 +310,26 @@ async def test_of_an_unknown_model_and_a_wrong_option_the_model_is_told(
     assert (status, told["error"]) == (404, unknown)
     status, told = await front.whole(path, model="tinyembed", **mistake)
     assert status == 400
-    assert "must be of type float32" in told["error"] or "invalid format" in told["error"]
+    if path in ("/api/generate", "/api/chat"):
+        assert told["error"] == f'"tinyembed" does not support {path.removeprefix("/api/")}'
+    else:
+        assert "must be of type float32" in told["error"]
+
+
+async def test_of_several_mistakes_the_one_is_told_that_ollama_comes_to_first(front: Front) -> None:
+    bad, hot = {"format": "xml"}, {"options": {"temperature": "hot"}}
+    hi = {"prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
+    for path in ("/api/generate", "/api/chat"):
+        for asked, wanted in (
+            ({**hot, "keep_alive": 0}, "unload"),
+            ({**bad, "keep_alive": 0}, "unload"),
+            (bad, "load"),
+            (hot, 'option "temperature" must be of type float32'),
+            ({**hot, **hi, "think": True}, '"tinychat" does not support thinking'),
+            ({**bad, **hi}, 'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object'),
+        ):
+            status, told = await front.whole(path, model="tinychat", **asked)
+            assert (status, told.get("done_reason", told.get("error"))) == (
+                200 if wanted in ("load", "unload") else 400,
+                wanted,
+            )

@@ -6,6 +6,7 @@ The self-test model's answers tell which prompt it got.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -152,6 +153,18 @@ async def test_a_tool_is_called_and_its_result_taken_by_openais_chat(front: Fron
     turns = [*HI, called["message"], {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]
     _, after = await front.whole("/v1/chat/completions", **{**body, "messages": turns, "tool_choice": "auto"})
     assert after["choices"][0]["message"]["content"] == selftest.ANSWER
+
+
+async def test_calls_that_are_read_here_have_a_line_of_their_own_on_ollamas_chat(front: Front) -> None:
+    await made(front, "m", **{"from": "selftest"}, template=FULL)
+    *_, calling, last = await front.lines("/api/chat", model="m", messages=HI, tools=TOOLS)
+    [call] = calling["message"]["tool_calls"]
+    assert not calling["done"] and list(calling) == ["model", "created_at", "message", "done"]
+    assert re.fullmatch("call_[a-z0-9]{8}", call["id"]) and call["function"]["name"] == selftest.TOOL_NAME
+    assert last["done"] and last["message"] == {"role": "assistant", "content": ""}
+    _, whole = await front.whole("/api/chat", model="m", messages=HI, tools=TOOLS)
+    [told] = whole["message"]["tool_calls"]
+    assert told["id"] != call["id"] and told["function"] == call["function"]
 
 
 async def test_tools_are_called_by_messages_and_responses_too(front: Front) -> None:

@@ -21,14 +21,12 @@ VALUE = "looking for beginning of value"
     [
         (b'{"a": tru}', "'}' in literal true (expecting 'e')"),
         (b'{"a": nulx}', "'x' in literal null (expecting 'l')"),
-        (b'{"a": "b\nc"}', "'\\n' in string literal"),
-        (b'{"a": "\x01"}', "'\\x01' in string literal"),
-        (b'{"a": "\\x"}', "'x' in string escape code"),
-        (b'{"a": "\\u12G4"}', "'G' in \\u hexadecimal character escape"),
+        (b'{"a": "b\nc"}', "'\\n' in string"),
+        (b'{"a": "\x01"}', "'\\x01' in string"),
         (b'{"a": 01}', "'1' after object key:value pair"),
         (b'{"a": -}', "'}' in numeric literal"),
-        (b'{"a": 1.}', "'}' after decimal point in numeric literal"),
-        (b'{"a": 1e+}', "'}' in exponent of numeric literal"),
+        (b'{"a": 1.}', "'}' in numeric literal"),
+        (b'{"a": 1e+}', "'}' in numeric literal"),
         (b'{"a": +1}', f"'+' {VALUE}"),
         (b'{"a" "b"}', "'\"' after object key"),
         (b'{"a": 1 "b"}', "'\"' after object key:value pair"),
@@ -37,13 +35,27 @@ VALUE = "looking for beginning of value"
         (b'{"a": {"b": {},}}', f"'}}' {KEY}"),
         (b"{'a': 1}", f"'\\'' {KEY}"),
         (b"{,}", f"',' {KEY}"),
-        (b"\xef\xbb\xbf{}", f"'\u00ef' {VALUE}"),
-        (b"\x80", f"'\\u0080' {VALUE}"),
+        (b"\xef\xbb\xbf{}", f"'\\ufeff' {VALUE}"),
+        (b"\x80", f"'\\x80' {VALUE}"),
         (b"x", f"'x' {VALUE}"),
     ],
 )
 def test_what_go_stumbles_over_is_told_as_go_tells_it(body: bytes, told: str) -> None:
     assert go_syntax.complaint(body) == f"invalid character {told}"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (rb'{"a": "\x"}', r"invalid escape sequence `\x` in string"),
+        (rb'{"a": "\u12G4"}', r"invalid escape sequence `\u12G4` in string"),
+        (rb'{"a": "\u1"}', r"""invalid escape sequence `\u1"}` in string"""),
+        (b'{"a": "\\ "}', r"""invalid escape sequence "\\ " in string"""),
+        (b"[" * 10_001, "exceeded max depth"),
+    ],
+)
+def test_what_is_no_single_character_is_told_otherwise(body: bytes, told: str) -> None:
+    assert go_syntax.complaint(body) == told
 
 
 @pytest.mark.parametrize(
@@ -102,7 +114,7 @@ def _is_cut_number(text: str) -> bool:
 def test_a_client_is_told_so_before_anything_of_its_kind(body: bytes) -> None:
     with pytest.raises(DialectError) as refused:
         parse_chat(body)
-    assert refused.value.message == "invalid character '\\n' in string literal"
+    assert refused.value.message == "invalid character '\\n' in string"
 
 
 def test_a_long_one_is_not_looked_through() -> None:

@@ -49,6 +49,33 @@ def test_numbers_have_the_shortest_form(value: float, wanted: str) -> None:
     assert bytes(golang.number(value)) == wanted.encode()
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (0.0, "0"),
+        (-0.5, "-0.5"),
+        (3, "3"),
+        (0.0001, "0.0001"),
+        (0.00001, "1e-05"),
+        (-1.5e-7, "-1.5e-07"),
+        (999999, "999999"),
+        (131072, "131072"),
+        (1e6, "1e+06"),
+        (1234567, "1.234567e+06"),
+        (123456.75, "123456.75"),
+        (1e21, "1e+21"),
+        (1e100, "1e+100"),
+    ],
+)
+def test_numbers_are_printed_with_an_exponent_where_go_prints_one(value: float, wanted: str) -> None:
+    assert golang.general(value) == wanted
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_printed_numbers_keep_their_value(value: float) -> None:
+    assert float(golang.general(value)) == value
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_keep_their_value(value: float) -> None:
     assert float(bytes(golang.number(value))) == value
@@ -64,6 +91,8 @@ def test_escaped_text_is_plain_ascii_html_and_keeps_its_meaning(text: str) -> No
 def test_quoting_shows_what_cannot_be_printed() -> None:
     assert golang.quote(b'"xml"') == '"\\"xml\\""'
     assert golang.quote("a\\b\n\x01é".encode()) == '"a\\\\b\\n\\x01é"'
+    assert golang.quote("\x7f\u00a0\u200b \U0001f600".encode()) == '"\\x7f\\u00a0\\u200b \U0001f600"'
+    assert golang.quote(b"\xff") == '"\\xff"'
 
 
 @pytest.mark.parametrize(
@@ -83,23 +112,26 @@ def test_quoting_shows_what_cannot_be_printed() -> None:
         ),
         (
             b'{"ids":[1,-2.0]}',
-            "json: cannot unmarshal number -2.0 into Go struct field Sample.ids of type int",
+            "json: cannot unmarshal number -2.0 into Sample.ids.1 of type int",
         ),
-        (b'{"sums":{"a":1.5}}', "json: cannot unmarshal number into Go struct field Sample.sums of type int"),
+        (
+            b'{"sums":{"b":2,"a":1.5}}',
+            "json: cannot unmarshal number 1.5 into Go struct field Sample.sums.a of type int",
+        ),
         (b'{"share":true}', "json: cannot unmarshal bool into Go struct field Sample.share of type float64"),
         (b'{"on":{}}', "json: cannot unmarshal object into Go struct field Sample.on of type bool"),
         (
             b'{"words":"x"}',
             "json: cannot unmarshal string into Go struct field Sample.words of type []api.Word",
         ),
-        (b'{"words":[1]}', "json: cannot unmarshal number into Go struct field Sample.words of type string"),
+        (b'{"words":["a",1]}', "json: cannot unmarshal number into Sample.words.1 of type string"),
         (
             b'{"deep":[]}',
             "json: cannot unmarshal array into Go struct field Sample.deep of type map[string]interface {}",
         ),
         (b"{'a':1}", "invalid character '\\'' looking for beginning of object key string"),
         (b"<html>", "invalid character '<' looking for beginning of value"),
-        (b'{"deep":{"a":' + b"[" * 100_000, "invalid character '[' exceeded max depth"),
+        (b'{"deep":{"a":' + b"[" * 100_000, "exceeded max depth"),
     ],
 )
 def test_refusals_are_worded_as_go_does(body: bytes, message: str) -> None:
@@ -194,8 +226,26 @@ def test_fields_are_known_whatever_their_case() -> None:
 
 
 def test_a_body_that_is_known_stays_byte_for_byte() -> None:
-    for body in (b'{ "model": "m", "MODEL": "n" }', b'{ "else": 1.50 }', b"{}"):
+    for body in (b'{ "model": "m", "else": { "Top": 1 } }', b'{ "Else": 1.50 }', b"{}"):
         assert golang.decode_sound(body, Outer, "Outer", {})[1] == body
+
+
+def test_of_a_field_in_two_spellings_the_last_counts() -> None:
+    for body, wanted in (
+        ('{"model": "m", "MODEL": "n"}', "n"),
+        ('{"MODEL": "n", "model": "m"}', "m"),
+        ('{"model": "m", "else": "Hello \\"Model\\": x"}', "m"),
+    ):
+        assert golang.decode(body.encode(), Outer, "Outer", {}).model == wanted
+
+
+def test_null_is_the_zero_of_any_type() -> None:
+    body = b'{"words":["a",null],"ids":[null,2],"sums":{"a":null},"name":null}'
+    read = golang.decode(body, Sample, "Sample", {})
+    assert (read.words, read.ids, read.sums) == (["a", ""], [0, 2], {"a": 0})
+    assert golang.decode(b'{"list":[null,{"Role":"a"}]}', Outer, "Outer", {}).list_ == [Inner(), Inner("a")]
+    with pytest.raises(DialectError, match="got null"):  # which clients of OpenAI do not know
+        golang.decode(body, Sample, "openai.Sample", {})
 
 
 def test_a_field_in_capitals_may_be_ill_typed_too() -> None:

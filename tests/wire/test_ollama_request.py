@@ -57,7 +57,9 @@ def chat(**fields: object) -> ollama.ChatBody:
 
 def refusal(path: str, body: bytes) -> tuple[int, str]:
     with pytest.raises(DialectError) as refused:
-        PARSERS[path](body)
+        asked = PARSERS[path](body)
+        if mistake := getattr(asked, "bad_options", None) or getattr(asked, "bad_format", None):
+            raise mistake  # told once there is a model
     return refused.value.status, refused.value.message
 
 
@@ -116,14 +118,55 @@ def test_every_recorded_request_that_was_answered_is_accepted() -> None:
             "/api/chat",
             {"tools": ["t"]},
             400,
-            "json: cannot unmarshal string into Go struct field ChatRequest.tools of type api.Tool",
+            "json: cannot unmarshal string into ChatRequest.tools.0 of type api.Tool",
         ),
         (
             "/api/chat",
             {"messages": [{"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
             400,
-            "json: cannot unmarshal string into Go struct field Alias.tool_calls.function.arguments"
-            " of type api.ToolCallFunctionArguments",
+            "Value looks like object, but can't find closing '}' symbol",
+        ),
+        (
+            "/api/chat",
+            {"tools": [{"type": "function", "function": {"name": 5}}]},
+            400,
+            "json: cannot unmarshal number into Go struct field ChatRequest.tools.0.function.name of type string",
+        ),
+        (
+            "/api/chat",
+            {"tools": [{"function": 5}]},
+            400,
+            "json: cannot unmarshal number into Go struct field ChatRequest.tools.0.function of type api.ToolFunction",
+        ),
+        (
+            "/api/chat",
+            {"messages": [{}, {"tool_calls": [{}, {"id": 5}]}]},
+            400,
+            "json: cannot unmarshal number into Go struct field Alias.tool_calls.1.id of type string",
+        ),
+        (
+            "/api/chat",
+            {"messages": [5]},
+            400,
+            "json: cannot unmarshal number into Go value of type api.Alias",
+        ),
+        (
+            "/api/chat",
+            {"messages": [{"images": [5]}]},
+            400,
+            "json: cannot unmarshal number into Alias.images.0 of type api.ImageData",
+        ),
+        (
+            "/api/generate",
+            {"context": [1, "a"]},
+            400,
+            "json: cannot unmarshal string into GenerateRequest.context.1 of type int",
+        ),
+        (
+            "/api/generate",
+            {"top_logprobs": 10**20},
+            400,
+            "json: cannot unmarshal number 100000000000000000000 into Go struct field GenerateRequest.top_logprobs of type int",
         ),
         (
             "/api/chat",

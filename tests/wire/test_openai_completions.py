@@ -74,7 +74,6 @@ def test_prompts_are_text_or_tokens_one_or_many(prompt: Any, prompts: tuple[Any,
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": [{}]}, "prompt"),
-        ({"model": ""}, "model"),
         ({"n": -1}, "n"),
         ({"n": 5000}, "n"),
         ({"best_of": 3}, "best_of"),
@@ -88,6 +87,16 @@ def test_what_cannot_be_asked_is_refused_by_name(fields: dict[str, Any], param: 
     with pytest.raises(DialectError) as refused:
         request(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_without_a_model_none_is_found() -> None:
+    with pytest.raises(DialectError) as refused:
+        request(model="")
+    assert (refused.value.status, refused.value.message, refused.value.param) == (
+        404,
+        "model '' not found",
+        "model",
+    )
 
 
 @pytest.mark.parametrize("name", ["v1-completions", "v1-completions-stream"])
