@@ -12,7 +12,7 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, want_of, with_lease
+from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, mended, want_of, with_lease
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.scripted import Scripted
 from llamamgr.proxy.services import Services, services_of
@@ -72,9 +72,11 @@ async def _whole(services: Services, want: Want, asked: openai_chat.Passing) -> 
     """An answer without a stream. Nothing of it is sent before all of it is here, so it may be asked for twice."""
 
     async def attempt(lease: Lease) -> bytes:
-        status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, asked.body)
-        if status != 200:
-            raise GenerationFailedError(error_of(status, body))
+        wanted = asked.body
+        status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, wanted)
+        while status != 200:
+            wanted = mended(wanted, error_of(status, body))
+            status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, wanted)
         try:
             answer = whole_answer(body, asked.model)
         except BadAnswerError as bad:
@@ -100,12 +102,13 @@ class Passage:
         )
 
     async def _attempt(self, lease: Lease) -> None:
-        async with open_exchange(lease.endpoint, "POST", _PATH, JSON, self._asked.body) as exchange:
-            if exchange.status != 200:
-                raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
-            relay = Relay(self._asked.model)
-            shape = self._asked.shape
-            await self._stream(exchange, relay, None if shape is AS_IT_COMES else Reshaping(shape))
+        relay, shape, wanted = Relay(self._asked.model), self._asked.shape, self._asked.body
+        while True:
+            async with open_exchange(lease.endpoint, "POST", _PATH, JSON, wanted) as exchange:
+                if exchange.status == 200:
+                    await self._stream(exchange, relay, None if shape is AS_IT_COMES else Reshaping(shape))
+                    break
+                wanted = mended(wanted, error_of(exchange.status, await exchange.read()))
         told = relay.usage
         lease.tokens.add(told.prompt, told.cached, told.completion)
 

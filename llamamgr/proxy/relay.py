@@ -14,12 +14,13 @@ import msgspec
 from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import visit
 from llamamgr.proxy.connection import AnswerTooLongError
-from llamamgr.proxy.upstream import UpstreamLostError, open_exchange
+from llamamgr.proxy.upstream import Exchange, UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
 from llamamgr.wire.engine import EngineCall, detokenize_call, error_of, read_content
 from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.neutral import Event, Failed, Finished
 from llamamgr.wire.persona import NOBODY, persona_of
+from llamamgr.wire.plainer_turns import plainer
 
 Answer = TypeVar("Answer")
 Take: TypeAlias = Callable[[Sequence[Event]], Awaitable[None]]
@@ -105,17 +106,32 @@ async def generate(lease: Lease, call: EngineCall, take: Take) -> None:
 
     ``GenerationFailedError`` for a refusal or an error in mid-stream, ``UpstreamLostError`` when the child went away.
     """
-    async with open_exchange(lease.endpoint, call.method, call.path, JSON, call.body) as exchange:
-        if exchange.status != 200:
-            raise GenerationFailedError(error_of(exchange.status, await exchange.read()))
-        stream = call.stream()
-        while pieces := await exchange.pieces():
-            events = stream.feed(*pieces)
-            await _hand_on(events, take)
-            if stream.ended:
-                _count(events, lease)
+    while True:
+        async with open_exchange(lease.endpoint, call.method, call.path, JSON, call.body) as exchange:
+            if exchange.status == 200:
+                await _events(exchange, call, lease, take)
                 return
-        await _hand_on(stream.eof(), take)
+            other = mended(call.body, error_of(exchange.status, await exchange.read()))
+        call = msgspec.structs.replace(call, body=other)
+
+
+def mended(body: bytes, failed: Failed) -> bytes:
+    """What to ask instead of a chat that a template has refused; ``GenerationFailedError`` for any other failure."""
+    other = plainer(body, failed)
+    if other is None:
+        raise GenerationFailedError(failed)
+    return other
+
+
+async def _events(exchange: Exchange, call: EngineCall, lease: Lease, take: Take) -> None:
+    stream = call.stream()
+    while pieces := await exchange.pieces():
+        events = stream.feed(*pieces)
+        await _hand_on(events, take)
+        if stream.ended:
+            _count(events, lease)
+            return
+    await _hand_on(stream.eof(), take)
 
 
 def _count(events: list[Event], lease: Lease) -> None:
@@ -141,7 +157,8 @@ async def ask(endpoint: Endpoint, call: EngineCall, read: Callable[[bytes], Answ
     async with open_exchange(endpoint, call.method, call.path, JSON, call.body) as exchange:
         body = await exchange.read()
     if exchange.status != 200:
-        raise GenerationFailedError(error_of(exchange.status, body))
+        other = mended(call.body, error_of(exchange.status, body))
+        return await ask(endpoint, msgspec.structs.replace(call, body=other), read)
     try:
         return read(body)
     except ProtocolError as error:

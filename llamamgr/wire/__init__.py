@@ -22,7 +22,8 @@ responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``transcription``: what is said in a
              recording; ``multipart``: forms with files
-shortening   a conversation without its oldest turns, when it is longer than the context
+shortening   a conversation without its oldest turns, when it is longer than the context; ``plainer_turns``: in an order
+             that more templates take, when one has refused it
 images       media in requests: enclosed, or given by an address; ``placing``: in prompts that are made here
 openapi      an OpenAPI document out of operations; ``_bodies`` and ``_answers``: what goes in and out
 ===========  ======================================================================

@@ -14,6 +14,7 @@ from llamamgr.wire.neutral import Failed
 # what decoding can raise: malformed or ill-typed JSON, broken UTF-8, nesting beyond the stack
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+REFUSED_BY_TEMPLATE = "the model's chat template refuses this conversation"
 INCOMPLETE = Failed(502, "the engine's answer ended before it was complete", "protocol_error")
 
 # what llama-server answers 500 to before it generates anything, though the client can mend it: its std::runtime_error of
@@ -77,7 +78,9 @@ def error_of(status: int, body: bytes) -> Failed:
     except UNREADABLE:
         text = " ".join(body[:2000].decode("utf-8", "replace").split())[:500]
         return Failed(status, text or f"the engine answered {status} without a word")
-    mistake = _mistake_of_client(error.message) if status == 500 else ""
+    mistake = _raised(error.message) if status in (400, 500) else ""
+    if status == 500 and not mistake:
+        mistake = _mistake_of_client(error.message)
     if mistake:
         return Failed(400, mistake[:500], "invalid_request_error", _field_in(mistake))
     if status == 400 and (field := _FIELD.match(error.message)):
@@ -126,8 +129,12 @@ def _field_in(message: str) -> str | None:
     return next((field for words, field in _FIELDS if words.match(message)), None)
 
 
+def _raised(message: str) -> str:
+    """What a template says of a conversation that it does not take; empty when it is not that."""
+    raised = _RAISED.search(message)
+    return f"{REFUSED_BY_TEMPLATE}: {raised[1].strip()}" if raised else ""
+
+
 def _mistake_of_client(message: str) -> str:
     """What there is to tell of it; empty when the engine is at fault."""
-    if raised := _RAISED.search(message):
-        return f"the model's chat template refuses this conversation: {raised[1].strip()}"
     return _DUMP.sub("", message) if _OF_THE_CLIENT.match(message) else ""
