@@ -314,7 +314,7 @@ class Renderer:
             return b""
         if item.form is _INPUT and item.told:
             out += self._piece(item, item.told)
-        name = {"name": item.name} if item.kind == "function_call" else {}
+        name = {"name": self._named(item)["name"]} if item.kind == "function_call" else {}
         done = {**item.place, **name, item.form.field: item.told, **_logprobs(item, item.logprobs)}
         out += self._event(f"{item.form.stem}.done", done)
         if item.form.part_stem:
@@ -329,7 +329,7 @@ class Renderer:
         shown["status"] = status or ("incomplete" if is_cut else "completed")
         parts = [] if running else [item.part()]
         if item.call_id:
-            return {**shown, "call_id": item.call_id, "name": item.name, item.form.field: item.told}
+            return {**shown, "call_id": item.call_id, **self._named(item), item.form.field: item.told}
         if item.kind == "message":
             return {**shown, "role": "assistant", "content": parts}
         thought: dict[str, Any] = {"summary": [], "content": []}
@@ -337,6 +337,11 @@ class Renderer:
         if self._request.sealed and not running:
             thought["encrypted_content"] = sealed(item.text)
         return {**shown, **thought}
+
+    def _named(self, item: _Item) -> dict[str, str]:
+        """A call's name as the client gave it, with its namespace if it has one."""
+        space, name = self._request.spaces.get(item.name, ("", item.name))
+        return {"name": name, "namespace": space} if space else {"name": name}
 
     def _event(self, name: str, fields: Mapping[str, Any]) -> bytes:
         if not self._request.stream:

@@ -50,6 +50,7 @@ class Item(msgspec.Struct):
     call_id: str | None = None
     id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
     output: str | list[_Part] | None = None
@@ -146,7 +147,8 @@ class Reading:
             raise DialectError(400, f"{where}: a {item.type} needs name and call_id", param=where)
         if not is_json(arguments):
             raise DialectError(400, f"{where}.arguments are no JSON", param=f"{where}.arguments")
-        return Message("assistant", tool_calls=(ToolCall(engines_id(item.call_id), item.name, arguments),))
+        name = within(item.namespace or "", item.name)
+        return Message("assistant", tool_calls=(ToolCall(engines_id(item.call_id), name, arguments),))
 
     def _output(self, item: Item, where: str) -> Message:
         if not item.call_id:
@@ -207,3 +209,8 @@ def _thought(item: Item) -> str:
     content = item.content if isinstance(item.content, list) else []
     text = "".join(part.text or "" for part in (content or item.summary or ()))
     return text or unsealed(item.encrypted_content or "")
+
+
+def within(space: str, name: str) -> str:
+    """The name that a tool of a namespace is offered by; its own without one."""
+    return f"{space}__{name}" if space else name

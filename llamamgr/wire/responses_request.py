@@ -1,7 +1,7 @@
 """``POST /v1/responses``: items in, a neutral chat out.
 
 Tools that only OpenAI's servers run are left out, and told to be. A custom tool, which takes a text, is offered as a function of
-one. Facts: OpenAI's Responses API.
+one, and one of a namespace, as Codex has them of MCP servers, under both names. Facts: OpenAI's Responses API.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, ResponseFormat
 from llamamgr.wire.openai_chat import effort
 from llamamgr.wire.openai_tools import NOTHING, choose
-from llamamgr.wire.responses_items import Item, Reading, joined
+from llamamgr.wire.responses_items import Item, Reading, joined, within
 from llamamgr.wire.responses_stored import full
 
 _EXTRAS = (
@@ -54,7 +54,7 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     what they were read from, in full, references replaced by what they mean; none where nothing is to be stored.
     ``echo`` are fields that the answer repeats. ``summarised``: reasoning is told as a summary, ``sealed``: with
     ``encrypted_content``. ``truncates``: what is too long loses its oldest turns. ``custom`` are
-    the names of custom tools.
+    the names of custom tools; ``spaces`` maps the names of tools in namespaces, as they are offered, to namespace and name.
     """
 
     model: str
@@ -66,6 +66,7 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     previous: str = ""
     tools: tuple[msgspec.Raw, ...] = ()
     custom: frozenset[str] = frozenset()
+    spaces: Mapping[str, tuple[str, str]] = {}
     tool_choice: str = ""
     sampling: Mapping[str, object] = {}
     response_format: ResponseFormat | None = None
@@ -115,12 +116,24 @@ class _CustomFormat(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
+    """Of type ``namespace`` it only groups ``tools``, which are the client's own."""
+
     type: str = ""
     name: str | None = None
     description: str | None = None
     parameters: msgspec.Raw = NOTHING
     strict: bool | None = None
     format: msgspec.Raw = NOTHING
+    tools: list[_Tool] | None = None
+
+
+class _Offered(msgspec.Struct):
+    """``tools`` in the chat API's form; ``custom`` and ``spaces`` as in a request; the types of what was ``left_out``."""
+
+    tools: list[msgspec.Raw] = []
+    custom: set[str] = set()
+    spaces: dict[str, tuple[str, str]] = {}
+    left_out: list[str] = []
 
 
 class Wire(msgspec.Struct):
@@ -167,6 +180,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
 _TOOLS: dict[str, dict[str, Any]] = {
     "function": {"description": None, "parameters": None, "strict": None},
     "custom": {"description": None, "format": {"type": "text"}},
+    "namespace": {"description": None, "tools": []},
 }
 _MOST_METADATA = 16
 
@@ -227,8 +241,8 @@ def _request(
     wire: Wire, fields: Mapping[str, msgspec.Raw], reading: Reading, recall: Recall
 ) -> ResponseRequest:
     _check(wire)
-    tools, custom, left_out = _tools(wire.tools or ())
-    offer = choose(tools, wire.tool_choice)
+    offered = _tools(wire.tools or ())
+    offer = choose(offered.tools, _choice(wire.tool_choice, offered.spaces))
     given = _given(wire.input, fields, recall)
     turns = tuple(
         turn for place, (item, _) in enumerate(given) for turn in reading.turns(item, f"input[{place}]")
@@ -245,7 +259,8 @@ def _request(
         store=wire.store is not False,
         previous=wire.previous_response_id or "",
         tools=offer.tools,
-        custom=custom,
+        custom=frozenset(offered.custom),
+        spaces=offered.spaces,
         tool_choice=offer.choice,
         sampling=_sampling(wire, fields, wanted),
         response_format=_format(wire.text),
@@ -256,7 +271,7 @@ def _request(
         top_logprobs=wire.top_logprobs or 0,
         truncates=wire.truncation == "auto",
         echo=_echo(fields),
-        left_out=left_out,
+        left_out=tuple(offered.left_out),
         addresses=tuple(reading.wanted),
     )
 
@@ -334,22 +349,43 @@ def _format(text: _Text | None) -> ResponseFormat | None:
     return JsonSchema(asked.schema)
 
 
-def _tools(
-    given: Sequence[msgspec.Raw],
-) -> tuple[tuple[msgspec.Raw, ...], frozenset[str], tuple[str, ...]]:
-    """The tools in the chat API's form, the names of custom ones, and the types of what cannot be offered."""
-    tools, custom, left_out = [], [], []
+def _tools(given: Sequence[msgspec.Raw]) -> _Offered:
+    offered = _Offered()
     for place, raw in enumerate(given):
         tool = golang.decode(bytes(raw), _Tool, "openai.ResponsesTool", {}, f"tools[{place}]")
-        if tool.type not in ("function", "custom"):
-            left_out.append(tool.type or "unknown")
-            continue
-        if not tool.name:
-            raise DialectError(400, f"tools[{place}].name is required", param=f"tools[{place}].name")
-        function = _custom(tool, place) if tool.type == "custom" else _function(tool)
-        custom += [tool.name] if tool.type == "custom" else []
-        tools.append(msgspec.Raw(msgspec.json.encode({"type": "function", "function": function})))
-    return tuple(tools), frozenset(custom), tuple(left_out)
+        if tool.type == "namespace":
+            for inner, one in enumerate(tool.tools or ()):
+                _offer(one, f"tools[{place}].tools[{inner}]", offered, tool.name or "")
+        else:
+            _offer(tool, f"tools[{place}]", offered)
+    return offered
+
+
+def _offer(tool: _Tool, at: str, offered: _Offered, space: str = "") -> None:
+    """Add a tool in the chat API's form; one of a namespace under the names of both."""
+    if tool.type not in ("function", "custom"):
+        offered.left_out.append(tool.type or "unknown")
+        return
+    if not tool.name:
+        raise DialectError(400, f"{at}.name is required", param=f"{at}.name")
+    name = within(space, tool.name)
+    if space:
+        offered.spaces[name] = (space, tool.name)
+    if tool.type == "custom":
+        offered.custom.add(name)
+    function = _custom(tool, at) if tool.type == "custom" else _function(tool)
+    whole = {"type": "function", "function": {**function, "name": name}}
+    offered.tools.append(msgspec.Raw(msgspec.json.encode(whole)))
+
+
+def _choice(choice: msgspec.Raw, spaces: Mapping[str, tuple[str, str]]) -> msgspec.Raw:
+    """A choice that names a function of a namespace, with the name that it is offered by."""
+    raw = bytes(choice)
+    if not spaces or not raw.startswith(b"{"):
+        return choice
+    named = msgspec.json.decode(raw, type=dict[str, Any])
+    found = [offered for offered, (_, name) in spaces.items() if name == named.get("name")]
+    return msgspec.Raw(msgspec.json.encode({**named, "name": found[0]})) if found else choice
 
 
 def _function(tool: _Tool) -> dict[str, object]:
@@ -361,10 +397,10 @@ def _function(tool: _Tool) -> dict[str, object]:
     return function
 
 
-def _custom(tool: _Tool, place: int) -> dict[str, object]:
+def _custom(tool: _Tool, at: str) -> dict[str, object]:
     """As a function of one text."""
-    given, at = bytes(tool.format) or b"null", f"tools[{place}].format"
-    bound = golang.decode(given, _CustomFormat, "openai.ResponsesTool", {}, at)
+    given = bytes(tool.format) or b"null"
+    bound = golang.decode(given, _CustomFormat, "openai.ResponsesTool", {}, f"{at}.format")
     told = described(tool.description, bound.syntax, bound.definition)
     return {"name": tool.name, "description": told, "parameters": INPUT}
 

@@ -264,6 +264,17 @@ def test_a_call_of_a_custom_tool_tells_the_text_it_is_given() -> None:
     assert (cut["input"], cut["status"]) == ('{"input":"a', "incomplete")
 
 
+def test_a_call_of_a_namespace_tells_both_names() -> None:
+    space = {"type": "namespace", "name": "mcp", "tools": [{"type": "function", "name": "f"}]}
+    told = streamed([ToolCallDelta(0, "i", "mcp__f", "{}"), Finished("tool_calls")], tools=[space])
+    [call] = told[-1]["response"]["output"]
+    assert (call["type"], call["name"], call["namespace"]) == ("function_call", "f", "mcp")
+    [done] = [data for data in told if data["type"].endswith("arguments.done")]
+    assert done["name"] == "f"
+    [bare] = whole([ToolCallDelta(0, "i", "g", "{}"), Finished("tool_calls")], tools=[space])["output"]
+    assert bare["name"] == "g" and "namespace" not in bare
+
+
 def test_a_call_that_was_cut_off_can_be_gone_on_from() -> None:
     one = renderer(False)
     for event in (ToolCallDelta(0, "i", "f", '{"a'), Finished("length")):

@@ -222,6 +222,40 @@ def test_a_custom_tool_is_offered_as_a_function_of_one_text(choice: Any) -> None
     assert told == [WEATHER, PATCH]
 
 
+SPACE = {
+    "type": "namespace",
+    "name": "mcp__wx",
+    "description": "d",
+    "tools": [WEATHER, PATCH, {"type": "web_search"}],
+}
+
+
+@pytest.mark.parametrize("choice", ["auto", {"type": "function", "name": "get_weather"}])
+def test_tools_of_a_namespace_are_offered_under_both_names(choice: Any) -> None:
+    asked = parsed(tools=[SPACE], tool_choice=choice)
+    named = [json.loads(bytes(tool))["function"]["name"] for tool in asked.tools]
+    assert named == ["mcp__wx__get_weather", "mcp__wx__patch"][: 2 if choice == "auto" else 1]
+    assert asked.spaces == {
+        "mcp__wx__get_weather": ("mcp__wx", "get_weather"),
+        "mcp__wx__patch": ("mcp__wx", "patch"),
+    }
+    assert (asked.custom, asked.left_out) == ({"mcp__wx__patch"}, ("web_search",))
+    [told] = json.loads(msgspec.json.encode(asked.echo["tools"]))
+    assert (told["type"], told["name"], len(told["tools"])) == ("namespace", "mcp__wx", 3)
+
+
+def test_calls_of_a_namespace_come_back_under_the_names_that_were_offered() -> None:
+    call = {
+        "type": "function_call",
+        "call_id": "c",
+        "name": "get_weather",
+        "namespace": "mcp__wx",
+        "arguments": "{}",
+    }
+    [said] = turns(call)
+    assert said == Message("assistant", tool_calls=(ToolCall("c", "mcp__wx__get_weather", "{}"),))
+
+
 def test_a_call_of_a_custom_tool_and_its_result_come_back() -> None:
     call = {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": 'a "b"'}
     said = turns(call, {"type": "custom_tool_call_output", "call_id": "c", "output": "done"})
@@ -285,6 +319,7 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
         ),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [{"type": "custom"}]}, "tools[0].name"),
+        ({"tools": [{"type": "namespace", "tools": [{"type": "function"}]}]}, "tools[0].tools[0].name"),
         ({"input": [{"type": "custom_tool_call", "name": "f"}]}, "input[0]"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
         ({"input": [{"type": "computer_call", "id": "x"}]}, "input[0].type"),
