@@ -33,6 +33,7 @@ from llamamgr.wire.responses_request import ResponseRequest
 from llamamgr.wire.seals import sealed
 
 _encode = msgspec.json.encode
+_SILENCE = 5  # seconds, while a prompt is read
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -133,7 +134,7 @@ class Renderer:
         self._id = id
         self._new_id = new_id
         self._now = now
-        self._created = self._completed = now()
+        self._created = self._completed = self._told_at = now()
         self._sequence = 0
         self._items: list[_Item] = []
         self._open: _Item | None = None
@@ -173,7 +174,7 @@ class Renderer:
             case ToolCallDelta():
                 out = self._call(event)
             case PromptRead():
-                out = self._begin()
+                out = self._begin() or self._again()
             case Finished():
                 self.is_finished = True
                 self._completed = self._now()
@@ -235,6 +236,13 @@ class Renderer:
         self._begun = True
         response = {"response": self.response("in_progress")}
         return self._event("response.created", response) + self._event("response.in_progress", response)
+
+    def _again(self) -> bytes:
+        """That it is in progress, once more: clients give up on streams in which nothing happens."""
+        if self._now() - self._told_at < _SILENCE:
+            return b""
+        self._told_at = self._now()
+        return self._event("response.in_progress", {"response": self.response("in_progress")})
 
     def _last(self) -> bytes:
         return self._event(f"response.{self.status}", {"response": self.response(self.status)})

@@ -331,6 +331,8 @@ def _sampling(wire: Wire, fields: Mapping[str, msgspec.Raw], wanted: str | None)
         found["max_tokens"] = wire.max_output_tokens
     if wanted is not None:
         found["reasoning_effort"] = wanted
+    if wire.stream:
+        found["return_progress"] = True  # so that a client hears of its answer while a long prompt is read
     return found
 
 

@@ -22,6 +22,7 @@ from llamamgr.wire.neutral import (
     Finished,
     Logprob,
     Message,
+    PromptRead,
     TextDelta,
     ThinkingDelta,
     ToolCall,
@@ -210,6 +211,17 @@ def test_the_answer_is_a_turn_to_go_on_from() -> None:
     for event in SPOKEN[1]:
         one.event(event)
     assert one.message == Message("assistant", "so", thinking="why?")
+
+
+def test_while_a_prompt_is_read_a_client_hears_of_it_every_few_seconds() -> None:
+    asked, clock = responses_request.parse(b'{"model":"m","input":"hi","stream":true}'), [10]
+    assert asked.sampling["return_progress"] is True
+    one = Renderer(asked, "resp_1", new_id=lambda: "1", now=lambda: clock[0])
+    told = []
+    for now in (10, 11, 14, 15, 16, 20):
+        clock[0] = now
+        told.append(one.event(PromptRead(900, 0, now)).count(b"event: response.in_progress\n"))
+    assert told == [1, 0, 0, 1, 0, 1]
 
 
 def test_an_answer_was_completed_when_it_ended_however_often_it_is_told() -> None:
