@@ -12,7 +12,16 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
-from llamamgr.proxy.relay import JSON, GenerationFailedError, Want, mended, want_of, with_lease
+from llamamgr.proxy.relay import (
+    CHAT,
+    JSON,
+    GenerationFailedError,
+    Want,
+    mended,
+    preferred,
+    want_of,
+    with_lease,
+)
 from llamamgr.proxy.replies import Told
 from llamamgr.proxy.scripted import Scripted
 from llamamgr.proxy.services import Services, services_of
@@ -27,8 +36,6 @@ from llamamgr.wire.guidance import guided_body
 from llamamgr.wire.openai_forms import AS_IT_COMES, Reshaping
 from llamamgr.wire.openai_relay import BadAnswerError, Relay, whole_answer
 from llamamgr.wire.script import script_for
-
-_PATH = "/v1/chat/completions"
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -72,11 +79,11 @@ async def _whole(services: Services, want: Want, asked: openai_chat.Passing) -> 
     """An answer without a stream. Nothing of it is sent before all of it is here, so it may be asked for twice."""
 
     async def attempt(lease: Lease) -> bytes:
-        wanted = asked.body
-        status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, wanted)
+        wanted = await preferred(lease, asked.body)
+        status, body = await ask(services.pool, lease.endpoint, "POST", CHAT, JSON, wanted)
         while status != 200:
             wanted = mended(wanted, error_of(status, body))
-            status, body = await ask(services.pool, lease.endpoint, "POST", _PATH, JSON, wanted)
+            status, body = await ask(services.pool, lease.endpoint, "POST", CHAT, JSON, wanted)
         try:
             answer = whole_answer(body, asked.model)
         except BadAnswerError as bad:
@@ -102,9 +109,10 @@ class Passage:
         )
 
     async def _attempt(self, lease: Lease) -> None:
-        relay, shape, wanted = Relay(self._asked.model), self._asked.shape, self._asked.body
+        relay, shape = Relay(self._asked.model), self._asked.shape
+        wanted = await preferred(lease, self._asked.body)
         while True:
-            async with open_exchange(lease.endpoint, "POST", _PATH, JSON, wanted) as exchange:
+            async with open_exchange(lease.endpoint, "POST", CHAT, JSON, wanted) as exchange:
                 if exchange.status == 200:
                     await self._stream(exchange, relay, None if shape is AS_IT_COMES else Reshaping(shape))
                     break

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
+
 from llamamgr.proxy import relay
 from llamamgr.proxy.relay import GenerationFailedError, Take
 from llamamgr.supervise.lease import Lease
@@ -22,7 +24,9 @@ log = logging.getLogger(__name__)
 async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: int, take: Take) -> None:
     """Generate as ``relay.generate``; ``now`` is nanoseconds since the epoch. ``DialectError`` when the template fails."""
     if script is None:
-        await relay.generate(lease, engine.chat_call(chat), take)
+        call = engine.chat_call(chat)
+        wanted = await relay.preferred(lease, call.body)
+        await relay.generate(lease, msgspec.structs.replace(call, body=wanted), take)
         return
     prompt = script.prompt(chat, now)
     call = await completion(lease, script.continuation(chat, prompt))

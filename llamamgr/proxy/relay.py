@@ -6,6 +6,7 @@ safe, since a generation changes nothing; afterwards the failure is told, with t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -21,9 +22,11 @@ from llamamgr.wire.errors import DialectError, ProtocolError
 from llamamgr.wire.neutral import Event, Failed, Finished
 from llamamgr.wire.persona import NOBODY, persona_of
 from llamamgr.wire.plainer_turns import plainer
+from llamamgr.wire.precedence import Watch, both_of
 
 Answer = TypeVar("Answer")
 Take: TypeAlias = Callable[[Sequence[Event]], Awaitable[None]]
+CHAT = "/v1/chat/completions"
 JSON = (("Content-Type", "application/json"),)
 
 
@@ -163,6 +166,29 @@ async def ask(endpoint: Endpoint, call: EngineCall, read: Callable[[bytes], Answ
         return read(body)
     except ProtocolError as error:
         raise GenerationFailedError(Failed(502, str(error), "protocol_error")) from error
+
+
+class _Shown(Exception):  # noqa: N818 - no error: what was to be seen has been
+    """An answer has shown what it is."""
+
+
+async def preferred(lease: Lease, body: bytes) -> bytes:
+    """``body``, a chat request; of one with tools and a format only what the model needs of the two. Errors as ``generate``."""
+    both = both_of(body)
+    if both is None:
+        return body
+    if both.must_call:
+        return both.calling()
+    watch = Watch()
+
+    async def look(events: Sequence[Event]) -> None:
+        watch.feed(events)
+        if watch.turn is not None:
+            raise _Shown
+
+    with contextlib.suppress(_Shown):
+        await generate(lease, EngineCall("POST", CHAT, both.probe()), look)
+    return both.calling() if watch.turn == "calls" else body
 
 
 async def text_of(lease: Lease, tokens: tuple[int, ...], field: str) -> str:

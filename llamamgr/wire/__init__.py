@@ -22,6 +22,7 @@ responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``transcription``: what is said in a
              recording; ``multipart``: forms with files
+precedence   tools and a format in one chat, of which the engine takes one
 shortening   a conversation without its oldest turns, when it is longer than the context; ``plainer_turns``: in an order
              that more templates take, when one has refused it
 images       media in requests: enclosed, or given by an address; ``placing``: in prompts that are made here
