@@ -25,6 +25,7 @@ from llamamgr.wire.neutral import (
     ToolCall,
 )
 from llamamgr.wire.ollama_options import LoadWishes, Options, parse_options
+from llamamgr.wire.openai_tools import NULL, without_nulls
 
 _LEVELS = ("high", "medium", "low", "max")
 _NOTHING = msgspec.Raw(b"")
@@ -366,9 +367,13 @@ def _tool_call(wire: _WireCall, place: int) -> ToolCall:
 
 
 def _tools(given: bytes) -> tuple[msgspec.Raw, ...]:
-    """The tools as they were given, schemas whole, once what the engine needs of them is sound."""
+    """The tools as they were given, schemas whole, once what the engine needs of them is sound.
+
+    To Ollama a null is the same as nothing.
+    """
     if given in (b"", b"null"):
         return ()
     body = b'{"tools":%b}' % given
     _, sound = golang.decode_sound(body, _WireTools, "ChatRequest", _GO_TYPES)
-    return msgspec.json.decode(sound, type=_RawTools).tools or ()
+    tools = msgspec.json.decode(sound, type=_RawTools).tools or ()
+    return tuple(map(without_nulls, tools)) if NULL in sound else tools

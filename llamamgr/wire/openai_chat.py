@@ -4,6 +4,8 @@ llama-server speaks this dialect, so all bytes pass but for the fields that it r
 
 ==================  ===========================================================================================
 tool_choice         an object becomes ``required`` and the tools it names; ``none`` takes the tools away
+tools               lose fields of their functions that are null
+tool_calls          of earlier turns without arguments get an empty object
 response_format     ``{"type": "json_schema", "schema": …}``, which it ignores, becomes the form it knows
 reasoning_effort    refused when it is no effort; ``reasoning.effort`` stands in for it
 reasoning           of earlier turns becomes ``reasoning_content``
@@ -24,8 +26,17 @@ import msgspec
 
 from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.openai_forms import AS_IT_COMES, Shape, choice_of, is_plain, offered, respelt, tools_of
-from llamamgr.wire.openai_tools import NOTHING, choose
+from llamamgr.wire.openai_forms import (
+    AS_IT_COMES,
+    Shape,
+    choice_of,
+    is_bare,
+    is_plain,
+    offered,
+    respelt,
+    tools_of,
+)
+from llamamgr.wire.openai_tools import NOTHING, NULL, choose, without_nulls
 
 _MOST_LOGPROBS = 20
 _CUSTOM = b'"custom"'
@@ -140,7 +151,7 @@ def _is_plain(chat: Wire) -> bool:
         return False
     if chat.modalities is not None or chat.web_search_options is not NOTHING:
         return False
-    if chat.tools and any(_CUSTOM in bytes(tool) for tool in chat.tools):
+    if any(_CUSTOM in (raw := bytes(tool)) or NULL in raw for tool in chat.tools or ()):
         return False
     for turn in chat.messages or ():
         if not isinstance(turn.content, str) or turn.reasoning is not None or turn.tool_calls:
@@ -230,12 +241,13 @@ _RESPELL = object()
 def _tools(chat: Wire) -> tuple[dict[str, Any], Shape]:
     """The same of the tools and of which of them is to be called."""
     changed: dict[str, Any] = {}
-    tools, custom = offered(chat.tools or ())
-    choice, is_old = chat.tool_choice, bool(chat.functions) and not tools
+    given, custom = offered(chat.tools or ())
+    choice, is_old = chat.tool_choice, bool(chat.functions) and not given
     if is_old:
-        tools, choice = tools_of(chat.functions or ()), choice_of(chat.function_call)
+        given, choice = tools_of(chat.functions or ()), choice_of(chat.function_call)
         changed |= {"functions": None, "function_call": None, "parallel_tool_calls": False}
-    if is_old or custom:
+    tools = list(map(without_nulls, given))
+    if is_old or custom or any(kept is not tool for kept, tool in zip(tools, given, strict=True)):
         changed["tools"] = tools
     if bytes(choice) not in (b"", b"null", b'"auto"'):
         offer = choose(tools, choice)
@@ -247,7 +259,7 @@ def _is_known(turn: _Turn) -> bool:
     """True for a turn in a form that the engine reads."""
     if isinstance(turn.reasoning, str) or turn.function_call is not None:
         return False
-    if any(call.type == "custom" for call in turn.tool_calls or ()):
+    if any(call.type == "custom" or is_bare(call.function) for call in turn.tool_calls or ()):
         return False
     return not isinstance(turn.content, list) or all(map(is_plain, turn.content))
 

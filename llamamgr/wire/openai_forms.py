@@ -3,6 +3,7 @@
 ======================  ===============================================================================================
 functions               what tools were called before there were any, with ``function_call``, and turns of role ``function``
 custom tools            take a text; each is offered as a function of one text
+calls without any       arguments, be they an empty text or null: they get an empty object
 probabilities alone     without ``top_logprobs`` there are no rivals; the engine tells twenty, and none at all of 0
 refusals, text files    in the content of turns: they are texts
 images                  as a bare text instead of an object, which Ollama takes, too
@@ -105,6 +106,12 @@ def is_plain(part: Mapping[str, Any]) -> bool:
     return part.get("type") not in ("refusal", "file") and not isinstance(part.get("image_url"), str)
 
 
+def is_bare(function: Any) -> bool:
+    """True for a called function without arguments: an empty text, null or nothing at all, none of which the engine reads."""
+    arguments = function.get("arguments") if isinstance(function, dict) else {}
+    return arguments is None or (isinstance(arguments, str) and not arguments.strip())
+
+
 def respelt(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Turns in the form that the engine reads."""
     found: list[dict[str, Any]] = []
@@ -130,7 +137,11 @@ def respelt(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _call(call: Any) -> Any:
-    custom = call.get("custom") if isinstance(call, dict) and call.get("type") == "custom" else None
+    if not isinstance(call, dict):
+        return call
+    if is_bare(call.get("function")):
+        return {**call, "function": {**call["function"], "arguments": "{}"}}
+    custom = call.get("custom") if call.get("type") == "custom" else None
     if not isinstance(custom, dict):
         return call
     function = {"name": custom.get("name"), "arguments": arguments_of(str(custom.get("input") or ""))}

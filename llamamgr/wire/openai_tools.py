@@ -14,6 +14,7 @@ import msgspec
 from llamamgr.wire.errors import DialectError
 
 NOTHING = msgspec.Raw(b"")
+NULL = b"null"
 _PARAM = "tool_choice"
 _NAMED = ("function", "custom")
 
@@ -69,6 +70,22 @@ def name_of(tool: msgspec.Raw) -> str:
     """The name of a raw tool; empty when it has none. ``DialectError`` 400 when it is no tool."""
     read: _Tool = _read(bytes(tool), _Tool)
     return read.named
+
+
+def without_nulls(tool: msgspec.Raw) -> msgspec.Raw:
+    """``tool`` without those fields of its function that are null: they say nothing, and the engine refuses them.
+
+    The same object where there are none. ``DialectError`` 400 when it is no tool.
+    """
+    if NULL not in bytes(tool):
+        return tool
+    fields = _read(bytes(tool), dict[str, msgspec.Raw])
+    function = fields.get("function", NOTHING)
+    if not bytes(function).startswith(b"{"):
+        return tool
+    given = _read(bytes(function), dict[str, msgspec.Raw])
+    kept = {name: value for name, value in given.items() if bytes(value) != NULL}
+    return tool if len(kept) == len(given) else msgspec.Raw(msgspec.json.encode({**fields, "function": kept}))
 
 
 def _of_word(tools: Sequence[msgspec.Raw], word: Any) -> Offer:

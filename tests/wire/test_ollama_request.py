@@ -255,6 +255,14 @@ def test_a_tool_keeps_its_whole_schema() -> None:
     assert read.tools == (msgspec.Raw(tool),)
 
 
+def test_a_tools_null_is_left_out_as_ollama_reads_it() -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": ["string", "null"], "default": None}}}
+    bare = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    told = {"type": "function", "function": {"name": "f", "description": None, "parameters": parameters}}
+    read = chat(messages=[{"content": "x"}], tools=[told, bare])
+    assert [json.loads(bytes(tool)) for tool in read.tools] == [bare, bare]
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [

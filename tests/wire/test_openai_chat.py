@@ -196,6 +196,23 @@ def test_arguments_of_earlier_calls_must_be_json() -> None:
     assert refusal(data) == (400, "the arguments of a tool call in messages[0] are no JSON")
 
 
+@pytest.mark.parametrize("arguments", [{"arguments": ""}, {"arguments": " "}, {"arguments": None}, {}])
+def test_an_earlier_call_without_arguments_has_an_empty_object(arguments: dict[str, Any]) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "a", **arguments}}
+    data = chat(messages=[{"role": "assistant", "content": None, "tool_calls": [call]}])
+    (turn,) = json.loads(openai_chat.prepare(data).body)["messages"]
+    assert turn["tool_calls"] == [{**call, "function": {"name": "a", "arguments": "{}"}}]
+
+
+def test_a_tools_null_is_left_out_and_a_schemas_is_not() -> None:
+    described = {"type": "function", "function": {**A_TOOL["function"], "description": None}}
+    assert sent(tools=[described, B_TOOL])["tools"] == [A_TOOL, B_TOOL]
+    assert sent(functions=[described["function"]])["tools"] == [A_TOOL]
+    nullable = {"type": "function", "function": {"name": "a", "parameters": {"type": ["string", "null"]}}}
+    data = chat(tools=[nullable])
+    assert openai_chat.prepare(data).body is data
+
+
 def test_the_engine_gets_bytes_that_it_can_read() -> None:
     data = b'{"model":"m","messages":[{"role":"user","content":"\\ud800"}],"user":"\xff"} trailing'
     body = json.loads(openai_chat.prepare(data).body)

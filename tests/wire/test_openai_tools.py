@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from llamamgr.wire.errors import DialectError
-from llamamgr.wire.openai_tools import NOTHING, choose, name_of
+from llamamgr.wire.openai_tools import NOTHING, choose, name_of, without_nulls
 
 
 def raw(value: Any) -> msgspec.Raw:
@@ -93,3 +93,24 @@ def test_a_choice_that_is_none_or_names_no_tool_is_refused(choice: Any) -> None:
 def test_required_without_tools_is_refused() -> None:
     with pytest.raises(DialectError, match="no tools are given"):
         choose((), raw("required"))
+
+
+@pytest.mark.parametrize(
+    ("function", "kept"),
+    [
+        ({"name": "a", "description": None, "parameters": None, "strict": None}, {"name": "a"}),
+        ({"name": "a", "description": "null"}, {"name": "a", "description": "null"}),
+        ({"name": "a", "parameters": {"default": None}}, {"name": "a", "parameters": {"default": None}}),
+        (None, None),
+    ],
+)
+def test_only_a_functions_own_nulls_are_left_out(function: Any, kept: Any) -> None:
+    given = raw({"type": "function", "function": function})
+    told = without_nulls(given)
+    assert json.loads(bytes(told))["function"] == kept
+    assert (told is given) == (function == kept)
+
+
+def test_what_is_no_tool_is_refused() -> None:
+    with pytest.raises(DialectError):
+        without_nulls(raw(None))
