@@ -7,7 +7,7 @@ Facts: OpenAI's Responses API.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ from llamamgr.wire.errors import DialectError
 from llamamgr.wire.files import text_of_file
 from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
 from llamamgr.wire.openai_chat import is_json
+from llamamgr.wire.openai_tools import NOTHING
 from llamamgr.wire.seals import unsealed
 
 _MODELS_ID = 9
@@ -41,19 +42,23 @@ class _Part(msgspec.Struct):
     input_audio: dict[str, Any] | None = None
 
 
+_Text: TypeAlias = str | None
+_Content: TypeAlias = str | list[_Part] | None
+
+
 class Item(msgspec.Struct):
-    """An input item of any kind, as it is on the wire."""
+    """An input item of any kind, as it is on the wire. Raw is what may be anything in one that is passed over."""
 
     type: str | None = None
     role: str | None = None
-    content: str | list[_Part] | None = None
+    content: _Content = None
     call_id: str | None = None
     id: str | None = None
     name: str | None = None
     namespace: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-    output: str | list[_Part] | None = None
+    arguments: msgspec.Raw = NOTHING
+    input: msgspec.Raw = NOTHING
+    output: msgspec.Raw = NOTHING
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
 
@@ -120,9 +125,9 @@ class Reading:
             case "message":
                 return [self._message(item, where)]
             case "function_call":
-                return [self._call(item, item.arguments or "{}", where)]
+                return [self._call(item, _text(item.arguments, f"{where}.arguments") or "{}", where)]
             case "custom_tool_call":
-                return [self._call(item, arguments_of(item.input or ""), where)]
+                return [self._call(item, arguments_of(_text(item.input, f"{where}.input")), where)]
             case "function_call_output" | "custom_tool_call_output":
                 return [self._output(item, where)]
             case "reasoning":
@@ -153,10 +158,11 @@ class Reading:
     def _output(self, item: Item, where: str) -> Message:
         if not item.call_id:
             raise DialectError(400, f"{where}.call_id is required", param=f"{where}.call_id")
-        plain = _turn("tool", self._parts(item.output, f"{where}.output"))
+        output: _Content = _read(item.output, _Content, f"{where}.output")
+        plain = _turn("tool", self._parts(output, f"{where}.output"))
         return msgspec.structs.replace(plain, tool_call_id=engines_id(item.call_id))
 
-    def _parts(self, content: str | list[_Part] | None, where: str) -> tuple[Part, ...]:
+    def _parts(self, content: _Content, where: str) -> tuple[Part, ...]:
         if isinstance(content, str):
             return (TextPart(content),)
         return tuple(self._part(part, f"{where}[{place}]") for place, part in enumerate(content or ()))
@@ -196,6 +202,14 @@ class Reading:
         if not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.image_url holds no base64 image", param=where)
         return MediaPart(images.unwrapped(data))
+
+
+def _text(raw: msgspec.Raw, where: str) -> str:
+    return _read(raw, _Text, where) or ""
+
+
+def _read(raw: msgspec.Raw, kind: Any, where: str) -> Any:
+    return golang.decode(bytes(raw) or b"null", kind, "openai.Item", {}, where)
 
 
 def _turn(role: str, parts: tuple[Part, ...]) -> Message:

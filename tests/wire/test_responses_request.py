@@ -329,7 +329,16 @@ def test_limits_and_the_engines_own_fields_pass() -> None:
             {"input": [{"type": "function_call", "name": "f", "call_id": "c", "arguments": "{"}]},
             "input[0].arguments",
         ),
+        (
+            {"input": [{"type": "function_call", "name": "f", "call_id": "c", "arguments": {}}]},
+            "input[0].arguments",
+        ),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": [5]}]}, "input[0].output[0]"),
+        (
+            {"input": [{"type": "custom_tool_call", "name": "f", "call_id": "c", "input": 5}]},
+            "input[0].input",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
     ],
@@ -472,5 +481,13 @@ def test_what_openais_servers_did_is_passed_over_and_what_clients_did_is_not() -
     assert turns(search, asked) == (Message("user", "x"),)
     kept = stored(parsed(input=[search, asked]).items, lambda: "1")
     assert [json.loads(item.data)["type"] for item in kept] == ["web_search_call", "message"]
+    found = {
+        "type": "tool_search_call",
+        "call_id": None,
+        "arguments": {"query": "y"},
+        "output": [1],
+        "input": 2,
+    }
+    assert turns(found, asked) == (Message("user", "x"),)
     with pytest.raises(DialectError, match="local_shell_call"):
         turns({"type": "local_shell_call"}, asked)
