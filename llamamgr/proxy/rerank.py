@@ -31,7 +31,9 @@ async def rerank(request: web.Request) -> web.Response:
         raise DialectError(501, f'"{asked.model}" is no reranking model', param="model")
 
     async def attempt(lease: Lease) -> Scores:
-        scores = await relay.ask(lease.endpoint, asked.call(), lambda body: wire.read(asked, body))
+        scores = await relay.ask(
+            lease.endpoint, asked.call(), lambda body: wire.read(asked, body, model.arch)
+        )
         lease.tokens.add(scores.tokens, 0, 0)
         return scores
 

@@ -2,7 +2,8 @@
 
 Jina and Cohere ask with ``documents`` and get ``results`` with ``relevance_score``; one answer has what both expect.
 TEI asks with ``texts``, names no model, and gets a bare list with ``score``. The engine's scores are those of the
-model's head; TEI's clients expect them between 0 and 1 unless they ask for ``raw_scores``.
+model's head, but for some architectures, whose probabilities it tells; TEI's clients expect them between 0 and 1 unless they
+ask for ``raw_scores``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import msgspec
 from llamamgr.wire import golang
 from llamamgr.wire.engine import EngineCall
 from llamamgr.wire.errors import DialectError, ProtocolError
+
+# whose scores the engine has put through a softmax (llama.cpp src/llama-graph.cpp, build_pooling)
+_OF_PROBABILITIES = frozenset({"qwen3", "qwen3vl"})
 
 
 class RerankRequest(msgspec.Struct, frozen=True):
@@ -90,8 +94,8 @@ def parse(body: bytes) -> RerankRequest:
     )
 
 
-def read(request: RerankRequest, body: bytes) -> Scores:
-    """The engine's answer to ``request.call()``; ``ProtocolError`` when it is none."""
+def read(request: RerankRequest, body: bytes, arch: str = "") -> Scores:
+    """The engine's answer to ``request.call()``, asked of a model of that architecture; ``ProtocolError`` when it is none."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -99,9 +103,9 @@ def read(request: RerankRequest, body: bytes) -> Scores:
     if sorted(one.index for one in answer.results) != list(range(len(request.documents))):
         raise ProtocolError(f"the engine scored {len(answer.results)} of {len(request.documents)} documents")
     ranked = sorted(answer.results, key=lambda one: -one.relevance_score)[: request.most]
+    is_told = request.raw_scores or arch in _OF_PROBABILITIES
     scores = [
-        (one.index, one.relevance_score if request.raw_scores else _sigmoid(one.relevance_score))
-        for one in ranked
+        (one.index, one.relevance_score if is_told else _sigmoid(one.relevance_score)) for one in ranked
     ]
     return Scores(tuple(scores), answer.usage.total_tokens)
 

@@ -154,11 +154,11 @@ async def test_no_input_loads_any_model_and_is_an_answer_without_vectors(front: 
     assert {granted[0].name for granted in front.children.granted} == {"tinychat:latest", "tinyembed:latest"}
 
 
-def as_ranker(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def as_ranker(front: Front, monkeypatch: pytest.MonkeyPatch, arch: str = "bert") -> None:
     """Give tinyembed out as a model that ranks: no file so small is one."""
     index = front.services.index
     listing = index.refresh()
-    ranker = msgspec.structs.replace(index.resolve("tinyembed"), capabilities=("rerank",))
+    ranker = msgspec.structs.replace(index.resolve("tinyembed"), capabilities=("rerank",), arch=arch)
     models = tuple(ranker if card.name == ranker.name else card for card in listing.models)
     monkeypatch.setattr(index, "listing", lambda: msgspec.structs.replace(listing, models=models))
     monkeypatch.setattr(index, "recall", lambda name: ranker if name == "tinyembed" else None)
@@ -180,6 +180,17 @@ async def test_teis_form_finds_the_only_model_that_ranks(
     as_ranker(front, monkeypatch)
     status, told = await front.whole("/rerank", query="red fox", texts=["a cow", "red fox"])
     assert (status, [row["index"] for row in told]) == (200, [1, 0])
+
+
+@pytest.mark.parametrize(("arch", "is_told"), [("bert", False), ("qwen3", True)])
+async def test_teis_scores_are_the_engines_where_it_tells_probabilities(
+    front: Front, monkeypatch: pytest.MonkeyPatch, arch: str, is_told: bool
+) -> None:
+    as_ranker(front, monkeypatch, arch)
+    asked: dict[str, Any] = {"query": "red fox", "texts": ["a cow", "red fox"]}
+    _, raw = await front.whole("/rerank", **asked, raw_scores=True)
+    _, told = await front.whole("/rerank", **asked)
+    assert (told == raw) == is_told
 
 
 async def test_without_a_model_that_ranks_the_answer_says_so(front: Front) -> None:

@@ -50,6 +50,14 @@ def test_tei_gets_a_bare_list_with_scores_between_0_and_1() -> None:
     assert [row["score"] for row in answered(parsed(texts=["a", "b"], raw_scores=True))] == [3.0, -2.0]
 
 
+@pytest.mark.parametrize("arch", ["qwen3", "qwen3vl"])
+def test_what_the_engine_tells_as_a_probability_stays_one(arch: str) -> None:
+    asked = parsed(texts=["a", "b"])
+    rows = [{"index": 0, "relevance_score": 0.01}, {"index": 1, "relevance_score": 0.99}]
+    scores = rerank.read(asked, json.dumps({"results": rows}).encode(), arch)
+    assert scores.ranked == ((1, 0.99), (0, 0.01))
+
+
 def test_the_engine_is_asked_once() -> None:
     call = parsed(documents=["a", {"text": "b"}]).call()
     assert json.loads(call.body) == {"query": "q", "documents": ["a", "b"]}
