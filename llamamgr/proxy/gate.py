@@ -28,8 +28,8 @@ _KEEPER = web.AppKey("keeper", Doorkeeper)
 access = logging.getLogger("llamamgr.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
-# what clients read besides the body: ids to report a failure by, when to try again, what was left out
-_EXPOSED = "Request-Id,Openai-Processing-Ms,X-Request-Id,Retry-After,X-Left-Out-Tools"
+# what clients read besides the body: ids to report a failure by, when and whether to try again, what was left out
+_EXPOSED = "Request-Id,Openai-Processing-Ms,X-Request-Id,Retry-After,X-Should-Retry,X-Left-Out-Tools"
 _IDS = random.Random()  # noqa: S311 - a request id is no secret, and the system's own source costs a call to it
 
 

@@ -110,11 +110,14 @@ def dialect_of_path(path: str) -> Dialect:
 
 
 def refusal(request: web.Request, told: Told) -> web.Response:
-    """An error in the dialect of the request."""
+    """An error in the dialect of the request. Clients of OpenAI and Anthropic are told not to try again what a key may not ask."""
+    dialect = dialect_of(request)
     headers = {"Retry-After": str(told.retry_after)} if told.retry_after else {}
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _refusal(dialect_of(request), told, headers)
+    if told.status in (401, 403) and dialect != "ollama":
+        headers["x-should-retry"] = "false"
+    return _refusal(dialect, told, headers)
 
 
 def _refusal(dialect: Dialect, told: Told, headers: dict[str, str]) -> web.Response:

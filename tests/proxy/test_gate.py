@@ -109,7 +109,7 @@ async def test_a_page_may_send_every_header_that_its_client_has(front: Front) ->
 
 async def test_a_page_may_read_request_ids_and_when_to_try_again(front: Front) -> None:
     async with front.session.get("/api/version", headers={"Origin": "http://localhost:3000"}) as answer:
-        assert {"X-Request-Id", "Request-Id", "Retry-After"} <= set(
+        assert {"X-Request-Id", "Request-Id", "Retry-After", "X-Should-Retry"} <= set(
             answer.headers["Access-Control-Expose-Headers"].split(",")
         )
     async with front.session.get("/api/version") as answer:

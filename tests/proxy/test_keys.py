@@ -166,6 +166,19 @@ async def test_without_a_key_nothing_but_the_health_is_told_where_one_is_needed(
         assert front.children.granted == []
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/models"])
+async def test_clients_are_told_not_to_try_again_what_their_key_may_not_ask(
+    make_front: MakeFront, path: str
+) -> None:
+    async with make_front(server=NEEDED, keyring=limited(endpoints=("rerank",))) as front:
+        for headers, refused in ((bearer("lmk-wrong"), 401), (bearer(), 403)):
+            method = "GET" if path == "/v1/models" else "POST"
+            status, _, told = await ask(front, method, path, None, **headers)
+            assert (status, told["x-should-retry"]) == (refused, "false")
+        _, _, told = await ask(front, "POST", "/api/chat", None, **bearer())
+        assert "x-should-retry" not in told
+
+
 async def test_no_route_serves_a_model_that_a_key_is_not_for_nor_tells_whether_it_is_there(
     make_front: MakeFront,
 ) -> None:
