@@ -43,7 +43,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     fetching = services.config.server.fetch_media
     asked = openai_chat.prepare(await body_of(request), fetching=fetching)
     model = await services.resolve(asked.model)
-    check_chat(model, asked.model, has_media=asked.has_media, thinks=asked.thinks)
+    check_chat(model, asked.model, has_media=asked.has_media, effort=asked.effort)
     persona = services.persona_of(model)
     script = script_for(model, persona)
     body = guided_body(asked.body, persona)
@@ -59,11 +59,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return replies.v1(answer if asked.shape is AS_IT_COMES else Reshaping(asked.shape).whole(answer))
 
 
-def check_chat(model: ModelCard, name: str, *, has_media: bool, thinks: bool = False) -> None:
-    """``DialectError`` 400 when ``model``, asked for as ``name``, cannot do what is asked."""
-    if thinks and "thinking" not in model.capabilities:
-        param = "reasoning_effort"
-        raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking", param=param)
+def check_chat(model: ModelCard, name: str, *, has_media: bool, effort: str = "") -> None:
+    """``DialectError`` 400 when ``model``, asked for as ``name``, cannot do what is asked.
+
+    ``effort`` is the field that wants it to think, if one does.
+    """
+    if effort and "thinking" not in model.capabilities:
+        raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking", param=effort)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{name}" does not support chat', param="model")
     if has_media and not {"vision", "audio"} & set(model.capabilities):

@@ -129,7 +129,7 @@ async def _prepared(
     before = known.turns if known is not None else ()
     model = await services.resolve(asked.model)
     has_media = any(turn.parts for turn in (*before, *asked.turns))
-    check_chat(model, asked.model, has_media=has_media, thinks=bool(asked.think))
+    check_chat(model, asked.model, has_media=has_media, effort="reasoning.effort" if asked.think else "")
     persona = services.persona_of(model)
     chat, script = guided(asked.chat(before), persona), script_for(model, persona)
     check_tools(script, chat, model)

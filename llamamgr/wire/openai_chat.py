@@ -58,7 +58,7 @@ class Passing(msgspec.Struct, frozen=True):
     """A request that is passed on.
 
     ``body`` is what the engine gets, ``addresses`` media to be fetched for it; ``shape`` is what the client expects to get.
-    ``thinks``: it says how hard the model is to think.
+    ``effort`` is the field that says how hard the model is to think, if one does.
     """
 
     model: str
@@ -67,7 +67,7 @@ class Passing(msgspec.Struct, frozen=True):
     has_media: bool = False
     addresses: tuple[str, ...] = ()
     shape: Shape = AS_IT_COMES
-    thinks: bool = False
+    effort: str = ""
 
 
 class _Call(msgspec.Struct):
@@ -136,7 +136,8 @@ def prepare(body: bytes, *, fetching: bool = False) -> Passing:
     changed, shape = _changes(chat)
     media = any(map(images.values_of, parts))
     thinks = changed.get("reasoning_effort", chat.reasoning_effort) not in (None, "", "none")
-    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses, shape, thinks)
+    said_in = _effort_field(chat) if thinks else ""
+    return Passing(chat.model, bool(chat.stream), _with(sound, changed), media, addresses, shape, said_in)
 
 
 def _is_plain(chat: Wire) -> bool:
@@ -228,11 +229,16 @@ def _changes(chat: Wire) -> tuple[dict[str, Any], Shape]:
     asked = chat.reasoning_effort
     if asked is None and bytes(chat.reasoning).startswith(b"{"):
         asked = golang.decode(bytes(chat.reasoning), _Reasoning, "openai.Reasoning", {}, "reasoning").effort
-    if asked and (asked != effort(asked) or chat.reasoning_effort is None):
-        changed["reasoning_effort"] = effort(asked)
+    known = effort(asked, _effort_field(chat)) if asked else None
+    if known and (asked != known or chat.reasoning_effort is None):
+        changed["reasoning_effort"] = known
     if not all(map(_is_known, chat.messages or ())):
         changed["messages"] = _RESPELL
     return changed, shape
+
+
+def _effort_field(chat: Wire) -> str:
+    return "reasoning.effort" if chat.reasoning_effort is None else "reasoning_effort"
 
 
 _RESPELL = object()

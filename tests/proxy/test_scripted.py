@@ -270,5 +270,6 @@ async def test_an_effort_of_a_model_that_cannot_think_is_refused_as_ollama_does(
     effort: dict[str, Any] = {"reasoning": {"effort": "low"}}
     status, told = await front.whole(path, model="tinychat", **asking(path), **effort)
     assert (status, told["error"]["message"]) == (400, '"tinychat" does not support thinking')
+    assert told["error"]["param"] == "reasoning.effort"
     effort["reasoning"]["effort"] = "none"
     assert (await front.whole(path, model="tinychat", **asking(path), **effort))[0] == 200

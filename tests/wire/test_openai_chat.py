@@ -249,17 +249,29 @@ def test_a_turn_says_something_or_is_refused_as_ollama_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "thinks"),
+    ("fields", "effort"),
     [
-        ({}, False),
-        ({"reasoning_effort": "none"}, False),
-        ({"reasoning_effort": "low"}, True),
-        ({"reasoning": {"effort": "xhigh"}}, True),
-        ({"reasoning": {"effort": "none"}}, False),
+        ({}, ""),
+        ({"reasoning_effort": "none"}, ""),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"reasoning": {"effort": "xhigh"}}, "reasoning.effort"),
+        ({"reasoning": {"effort": "none"}}, ""),
     ],
 )
-def test_an_effort_asks_for_thoughts(fields: dict[str, object], thinks: bool) -> None:
-    assert openai_chat.prepare(chat("hi", **fields)).thinks is thinks
+def test_an_effort_asks_for_thoughts(fields: dict[str, object], effort: str) -> None:
+    assert openai_chat.prepare(chat("hi", **fields)).effort == effort
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"reasoning_effort": "x"}, "reasoning_effort"), ({"reasoning": {"effort": "x"}}, "reasoning.effort")],
+)
+def test_an_effort_that_is_none_is_refused_by_the_name_of_its_field(
+    fields: dict[str, object], param: str
+) -> None:
+    with pytest.raises(DialectError) as refused:
+        openai_chat.prepare(chat("hi", **fields))
+    assert (refused.value.status, refused.value.param) == (400, param)
 
 
 def test_more_rivals_than_there_may_be_are_refused() -> None:
