@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
+from llamamgr.core.cards import ModelCard
 from llamamgr.proxy import relay, replies
 from llamamgr.proxy.bodies import body_of
 from llamamgr.proxy.delivery import deliver
@@ -23,6 +24,7 @@ from llamamgr.wire.anthropic import MessagesRequest, Renderer
 from llamamgr.wire.guidance import guided
 from llamamgr.wire.neutral import Event, PromptRead, Sampling
 from llamamgr.wire.script import Script, check_tools, script_for
+from llamamgr.wire.senses import has_media, perceived
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -30,9 +32,10 @@ async def messages(request: web.Request) -> web.StreamResponse:
     services = services_of(request)
     asked = anthropic.parse_messages(body, fetching=services.config.server.fetch_media)
     model = await services.resolve(asked.model)
-    check_chat(model, asked.model, has_media=asked.has_media)
+    asked = _suited(asked, model)
     if asked.addresses:  # only for who may ask, and what can see
         asked = anthropic.parse_messages(body, fetched=await services.enclosures(asked.addresses))
+        asked = _suited(asked, model)
     persona = services.persona_of(model)
     script = script_for(model, persona)
     asked = msgspec.structs.replace(asked, chat=guided(asked.chat, persona))
@@ -46,7 +49,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     asked = anthropic.parse_count(await body_of(request))
     services = services_of(request)
     model = await services.resolve(asked.model)
-    check_chat(model, asked.model, has_media=asked.has_media)
+    asked = _suited(asked, model)
     persona = services.persona_of(model)
     chat, script = guided(asked.chat, persona), script_for(model, persona)
     check_tools(script, chat, model)
@@ -56,6 +59,15 @@ async def count_tokens(request: web.Request) -> web.Response:
 
     counted = await relay.with_lease(services.children, want_of(model), attempt)
     return replies.v1(anthropic.count_answer(counted), headers=replies.anthropic_headers())
+
+
+def _suited(asked: MessagesRequest, model: ModelCard) -> MessagesRequest:
+    """``asked`` as ``model`` can take it; ``DialectError`` 400 when it cannot."""
+    turns = perceived(asked.chat.messages, model.capabilities)
+    media = has_media(turns)
+    check_chat(model, asked.model, has_media=media, no_media=anthropic.NO_IMAGE)
+    chat = msgspec.structs.replace(asked.chat, messages=turns)
+    return msgspec.structs.replace(asked, chat=chat, addresses=asked.addresses if media else ())
 
 
 class Conversation:

@@ -59,17 +59,19 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return replies.v1(answer if asked.shape is AS_IT_COMES else Reshaping(asked.shape).whole(answer))
 
 
-def check_chat(model: ModelCard, name: str, *, has_media: bool, effort: str = "") -> None:
+def check_chat(
+    model: ModelCard, name: str, *, has_media: bool, effort: str = "", no_media: str = images.NO_MEDIA
+) -> None:
     """``DialectError`` 400 when ``model``, asked for as ``name``, cannot do what is asked.
 
-    ``effort`` is the field that wants it to think, if one does.
+    ``effort`` is the field that wants it to think, if one does; ``no_media`` is what to tell of media that it cannot take.
     """
     if effort and "thinking" not in model.capabilities:
         raise DialectError(400, f"{golang.quote(name.encode())} does not support thinking", param=effort)
     if "completion" not in model.capabilities:
         raise DialectError(400, f'"{name}" does not support chat', param="model")
     if has_media and not {"vision", "audio"} & set(model.capabilities):
-        raise DialectError(400, images.NO_MEDIA, param="messages")
+        raise DialectError(400, no_media, param="messages")
 
 
 def last_words(told: Told) -> bytes:

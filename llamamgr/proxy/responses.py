@@ -30,6 +30,7 @@ from llamamgr.wire.responses_memory import Remembered
 from llamamgr.wire.responses_request import Recall, ResponseRequest
 from llamamgr.wire.responses_stored import outputs, page_answer, page_of, stored
 from llamamgr.wire.script import Script, check_tools, script_for
+from llamamgr.wire.senses import has_media, perceived
 
 
 class Parse(Protocol):
@@ -106,8 +107,13 @@ async def _read(request: web.Request, parse: Parse) -> tuple[ResponseRequest, Re
 
     asked = parse(body, fetching=services.config.server.fetch_media, recall=recall)
     if asked.addresses:  # only for who may ask, and what can see
-        check_chat(await services.resolve(asked.model), asked.model, has_media=True)
-        asked = parse(body, fetched=await services.enclosures(asked.addresses), recall=recall)
+        model = await services.resolve(asked.model)
+        turns = perceived(asked.turns, model.capabilities)
+        check_chat(model, asked.model, has_media=has_media(turns))
+        if has_media(turns):
+            asked = parse(body, fetched=await services.enclosures(asked.addresses), recall=recall)
+        else:
+            asked = msgspec.structs.replace(asked, turns=turns)
     if not asked.previous:
         return asked, None
     known = services.answers.recall(asked.previous, who)
@@ -128,10 +134,13 @@ async def _prepared(
     services = services_of(request)
     before = known.turns if known is not None else ()
     model = await services.resolve(asked.model)
-    has_media = any(turn.parts for turn in (*before, *asked.turns))
-    check_chat(model, asked.model, has_media=has_media, effort="reasoning.effort" if asked.think else "")
+    chat = asked.chat(before)
+    turns = perceived(chat.messages, model.capabilities)
+    effort = "reasoning.effort" if asked.think else ""
+    check_chat(model, asked.model, has_media=has_media(turns), effort=effort)
     persona = services.persona_of(model)
-    chat, script = guided(asked.chat(before), persona), script_for(model, persona)
+    script = script_for(model, persona)
+    chat = guided(msgspec.structs.replace(chat, messages=turns), persona)
     check_tools(script, chat, model)
     return model, chat, script
 

@@ -25,7 +25,8 @@ embeddings   vectors in three forms; ``rerank``: scores in three forms; ``transc
 precedence   tools and a format in one chat, of which the engine takes one
 shortening   a conversation without its oldest turns, when it is longer than the context; ``plainer_turns``: in an order
              that more templates take, when one has refused it
-images       media in requests: enclosed, or given by an address; ``placing``: in prompts that are made here
+images       media in requests: enclosed, or given by an address; ``placing``: in prompts that are made here;
+             ``senses``: in results of tools, for models that cannot take them
 openapi      an OpenAPI document out of operations; ``_bodies`` and ``_answers``: what goes in and out
 ===========  ======================================================================
 """

@@ -8,8 +8,10 @@ from llamamgr.wire.anthropic_answer import (
 )
 from llamamgr.wire.anthropic_models import ModelEntry, model_answer, models_answer
 from llamamgr.wire.anthropic_request import MessagesRequest, parse_count, parse_messages
+from llamamgr.wire.anthropic_turns import NO_IMAGE
 
 __all__ = [
+    "NO_IMAGE",
     "MessagesRequest",
     "ModelEntry",
     "Renderer",

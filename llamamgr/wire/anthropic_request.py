@@ -62,7 +62,6 @@ class MessagesRequest(msgspec.Struct, frozen=True):
     tells_cache: bool = False
     prefill: str = ""
     shows_thinking: bool = True
-    has_media: bool = False
     left_out: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
 
@@ -170,7 +169,6 @@ def _request(wire: Wire, sound: bytes, pictures: Images) -> MessagesRequest:
         tells_cache=b'"cache_control"' in sound,
         prefill=last.content if last.role == "assistant" and not last.tool_calls else "",
         shows_thinking=wire.thinking is None or wire.thinking.display != "omitted",
-        has_media=any(turn.parts for turn in turns.messages),
         left_out=left_out,
         addresses=tuple(pictures.wanted),
     )

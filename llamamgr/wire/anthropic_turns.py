@@ -16,10 +16,14 @@ from llamamgr.wire import golang, images
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import MediaPart, Message, Part, TextPart, ToolCall
 from llamamgr.wire.seals import unsealed
+from llamamgr.wire.senses import PDF
 
 _NOTHING = msgspec.Raw(b"")
 # what the id of a call begins with for Anthropic's clients
 CALL_ID = "toolu_"
+# what Claude Code knows a refused image and a refused document by
+NO_IMAGE = f"Could not process image: {images.NO_MEDIA}"
+_NO_PDF = "Could not process PDF: documents are read as text only, not as base64"
 # what only Anthropic's servers did, and what no model here can read
 _HISTORY_OF_SERVERS = ("server_tool_use", "redacted_thinking", "mcp_tool_use", "container_upload")
 
@@ -153,13 +157,21 @@ class Conversation:
         elif given.startswith(b"["):
             inner = golang.decode(given, list[Block], "anthropic.Block", {}, f"{where}.content")
             for place, one in enumerate(inner):
-                parts += self._parts(one, f"{where}.content.{place}")
+                parts += self._given_back(one, f"{where}.content.{place}")
         if block.is_error:
             parts.insert(0, TextPart("Error:"))
         plain, call_id = _message("tool", tuple(parts)), _engines(block.tool_use_id)
         self.messages.append(
             msgspec.structs.replace(plain, tool_call_id=call_id, tool_name=self._names.get(call_id, ""))
         )
+
+    def _given_back(self, block: Block, where: str) -> list[Part]:
+        """A block of a tool's result; tools that its search found are offered already, and no PDF ends the session."""
+        if block.type == "tool_reference":
+            return []
+        if block.type == "document" and isinstance(block.source, _Source) and block.source.type == "base64":
+            return [TextPart(PDF)]
+        return self._parts(block, where)
 
     def _parts(self, block: Block, where: str) -> list[Part]:
         match block.type:
@@ -196,6 +208,8 @@ def _document(block: Block, where: str) -> str:
         text = source.data or ""
     elif source.type == "content":
         text = _texts(msgspec.Raw(msgspec.json.encode(source.content)), f"{where}.source.content")
+    elif source.type == "base64":
+        raise DialectError(400, _NO_PDF)
     else:
         raise DialectError(
             400, f"{where}: documents are read as text only, not as {source.type or 'nothing'}"

@@ -38,6 +38,7 @@ class MediaPart(msgspec.Struct, frozen=True, tag="media"):
     """An image or a sound: base64 without a ``data:`` prefix."""
 
     data: str
+    is_sound: bool = False
 
 
 Part: TypeAlias = TextPart | MediaPart

@@ -188,7 +188,7 @@ class Reading:
         data = given.get("data")
         if not isinstance(data, str) or not data or golang.illegal_base64_at(data) >= 0:
             raise DialectError(400, f"{where}.input_audio holds no base64 audio", param=where)
-        return MediaPart(images.unwrapped(data))
+        return MediaPart(images.unwrapped(data), is_sound=True)
 
     def _image(self, address: str, where: str) -> Part:
         if address in self._fetched:

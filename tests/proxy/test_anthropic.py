@@ -86,6 +86,19 @@ async def test_tools_that_only_anthropic_runs_are_named_in_a_header(front: Front
         assert (answer.status, answer.headers["X-Left-Out-Tools"]) == (200, "web_search")
 
 
+async def test_an_image_for_a_model_that_cannot_see_ends_no_session_when_a_tool_gave_it(front: Front) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [image]}
+    for content, status in (([image], 400), ([result], 200), ([result, image], 400)):
+        turns = [*HI, {"role": "assistant", "content": [call]}, {"role": "user", "content": content}]
+        for path in (PATH, f"{PATH}/count_tokens"):
+            answered, told = await front.whole(path, **{**ASKED, "messages": turns})
+            assert answered == status, told
+        if status == 400:
+            assert told["error"]["message"].startswith("Could not process image: Multimodal data provided")
+
+
 async def listed(front: Front, query: str = "") -> Any:
     async with front.session.get(f"/v1/models{query}", headers={"anthropic-version": "2023-06-01"}) as answer:
         assert answer.headers["request-id"]

@@ -192,6 +192,20 @@ async def test_each_dialect_refuses_addresses_unless_fetching_is_configured(
     assert ("base64" in message) == (not fetching)
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+async def test_what_a_tool_gave_by_an_address_is_not_fetched_for_a_model_that_cannot_see(
+    make_front: MakeFront, path: str
+) -> None:
+    image = {route: content for route, _, content in ASKED}[path]
+    if path == "/v1/messages":
+        said = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": image}]}]
+        body: dict[str, object] = {"messages": said, "max_tokens": 5}
+    else:
+        body = {"input": [{"type": "function_call_output", "call_id": "1", "output": image}]}
+    async with make_front(server=ServerConfig(fetch_media=True)) as front:
+        assert (await front.whole(path, model="tinychat", **body))[0] == 200
+
+
 def give_eyes(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     import msgspec
 

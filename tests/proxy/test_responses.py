@@ -234,3 +234,15 @@ async def test_probabilities_are_told_where_they_are_asked_for(front: Front) -> 
     assert "".join(row["token"] for row in rows) == ANSWER
     assert {len(row["top_logprobs"]) for row in rows} == {0}
     assert {len(row["top_logprobs"]) for row in await probabilities(front, top_logprobs=2)} == {2}
+
+
+async def test_an_image_for_a_model_that_cannot_see_ends_no_session_when_a_tool_gave_it(front: Front) -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+    given = [call, {"type": "function_call_output", "call_id": "c", "output": [image]}]
+    status, told = await front.whole(PATH, model="tinychat", input=given)
+    assert (status, told["status"]) == (200, "completed")
+    status, after = await front.whole(PATH, model="tinychat", input="on", previous_response_id=told["id"])
+    assert (status, after["status"]) == (200, "completed")
+    status, refused = await front.whole(PATH, model="tinychat", input=[{"role": "user", "content": [image]}])
+    assert (status, refused["error"]["message"].startswith("Multimodal data")) == (400, True)

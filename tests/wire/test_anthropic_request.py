@@ -20,6 +20,7 @@ from tests.golden import replay
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"name": "get_weather", "description": "d", "input_schema": SCHEMA}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
 BY_URL = {"type": "image", "source": {"type": "url", "url": "https://x.example/a.png"}}
 
 
@@ -148,9 +149,20 @@ def test_documents_are_read_as_text() -> None:
     assert parsed([found]).chat.messages == (Message("user", "http://x\nT\nx"),)
     summary = {"type": "compaction", "content": "long ago"}
     assert parsed([summary]).chat.messages == (Message("user", "long ago"),)
-    assert "as text only" in refusal(
-        encoded([{"type": "document", "source": {"type": "base64", "data": "AA"}}])
-    )
+    told = "Could not process PDF: documents are read as text only, not as base64"  # Claude Code knows its beginning
+    assert refusal(encoded([PDF])) == told
+
+
+def test_what_a_tool_gave_back_is_passed_over_where_nobody_here_can_read_it() -> None:
+    found = {"type": "tool_reference", "tool_name": "x"}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "1",
+        "content": [found, {"type": "text", "text": "a"}, PDF],
+    }
+    (turn,) = parsed([result]).chat.messages
+    assert turn == Message("tool", "a\n[a PDF, which this model cannot read]", tool_call_id="1")
+    assert "tool_reference" in refusal(encoded([found]))
 
 
 @pytest.mark.parametrize(

@@ -455,7 +455,8 @@ def test_base64_in_lines_reaches_the_engine_in_one():
     image = {"type": "input_image", "image_url": f"data:image/png;base64,{lines}"}
     audio = {"type": "input_audio", "input_audio": {"data": lines, "format": "wav"}}
     asked = parsed(input=[{"role": "user", "content": [image, audio]}])
-    assert asked.turns[0].parts == (MediaPart("iVBORw0KGgoAAAANSUhEUg=="),) * 2
+    whole = "iVBORw0KGgoAAAANSUhEUg=="
+    assert asked.turns[0].parts == (MediaPart(whole), MediaPart(whole, is_sound=True))
     engine.chat_call(asked.chat())
 
 
