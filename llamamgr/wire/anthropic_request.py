@@ -7,7 +7,7 @@ text (llama.cpp tools/server/server-chat.cpp).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -21,6 +21,8 @@ from llamamgr.wire.openai_tools import choose
 # Claude Code puts a stamp before its system text that changes with every request; the model has no use for it
 _BILLING = re.compile(r"\Ax-anthropic-billing-header:(?:\s*[\w.-]+=[^;\n]*;)*\s*")
 _NOTHING = msgspec.Raw(b"")
+# tools without a schema that clients run, and those of the client's own making
+_CLIENTS = ("bash_", "computer_", "memory_", "text_editor_", "custom")
 # sampling that is the engine's own and passes under its name
 _EXTRAS = (
     *(
@@ -122,6 +124,7 @@ def parse_messages(
     wire, sound = _decode(body)
     if wire.max_tokens is None or wire.max_tokens < 0:  # 0: the prompt is only read, into the cache
         raise DialectError(400, "max_tokens is required and must be positive")
+    _check_offer(wire)
     return _request(wire, sound, Images(fetching, fetched or {}))
 
 
@@ -233,6 +236,37 @@ def _is_hosted(tool: _Tool) -> bool:
     return not bytes(tool.input_schema).startswith(b"{")
 
 
+def _is_servers(tool: _Tool) -> bool:
+    """True for a hosted tool that Anthropic's servers run; the others are run by its clients."""
+    return _is_hosted(tool) and not (tool.type or "custom").startswith(_CLIENTS)
+
+
+def _check_offer(wire: Wire) -> None:
+    """``DialectError`` where all tools are the servers': a model without any would invent what they should have found."""
+    may_call = wire.tool_choice is None or wire.tool_choice.type != "none"
+    if wire.tools and may_call and all(map(_is_servers, wire.tools)):
+        raise _not_here(wire.tools[0])
+
+
+def _check_named(tools: Sequence[_Tool], name: str) -> None:
+    """``DialectError`` for a tool that must be called and cannot be offered."""
+    named = [tool for tool in tools if tool.name == name]
+    if named and all(map(_is_hosted, named)):
+        raise _not_here(named[0])
+
+
+def _not_here(tool: _Tool) -> DialectError:
+    name = tool.name or str(tool.type)
+    if not _is_servers(tool):
+        return DialectError(
+            400, f"tool_choice: no model here knows {name} without an input_schema of its own"
+        )
+    what = (
+        f"{name} is run by Anthropic's servers only; there are none here: offer a tool that the client runs"
+    )
+    return DialectError(400, what)
+
+
 def _tools(wire: Wire) -> tuple[tuple[msgspec.Raw, ...], str]:
     given = [_tool(tool) for tool in wire.tools or () if not _is_hosted(tool)]
     asked = wire.tool_choice
@@ -240,6 +274,8 @@ def _tools(wire: Wire) -> tuple[tuple[msgspec.Raw, ...], str]:
         return tuple(given), ""
     if asked.type not in ("auto", "any", "tool", "none"):
         raise DialectError(400, f"tool_choice.type: {asked.type!r} is none of 'auto', 'any', 'tool', 'none'")
+    if asked.type == "tool":
+        _check_named(wire.tools or (), asked.name or "")
     named = {"type": "function", "function": {"name": asked.name or ""}}
     offer = choose(given, msgspec.Raw(msgspec.json.encode(named if asked.type == "tool" else asked.type)))
     return offer.tools, offer.choice

@@ -80,10 +80,12 @@ async def test_a_full_queue_is_an_overload(front: Front) -> None:
 
 
 async def test_tools_that_only_anthropic_runs_are_named_in_a_header(front: Front) -> None:
-    async with front.post(
-        PATH, {**ASKED, "tools": [{"type": "web_search_20250305", "name": "web_search"}]}
-    ) as answer:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    own = {"name": "get_weather", "input_schema": {"type": "object"}}
+    async with front.post(PATH, {**ASKED, "tools": [search, own]}) as answer:
         assert (answer.status, answer.headers["X-Left-Out-Tools"]) == (200, "web_search")
+    status, told = await front.whole(PATH, **ASKED, tools=[search])
+    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_an_image_for_a_model_that_cannot_see_ends_no_session_when_a_tool_gave_it(front: Front) -> None:

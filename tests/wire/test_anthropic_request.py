@@ -195,6 +195,50 @@ def test_tools_that_only_anthropic_runs_are_left_out_and_named() -> None:
     assert (len(asked.chat.tools), asked.left_out) == (1, ("web_search",))
 
 
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+BASH = {"type": "bash_20250124", "name": "bash"}
+ON_SERVERS = "is run by Anthropic's servers only; there are none here: offer a tool that the client runs"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"tools": [SEARCH]}, f"web_search {ON_SERVERS}"),
+        ({"tools": [{"type": "mcp_toolset"}, SEARCH]}, f"mcp_toolset {ON_SERVERS}"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, f"web_search {ON_SERVERS}"),
+        (
+            {"tools": [SEARCH, WEATHER], "tool_choice": {"type": "tool", "name": "web_search"}},
+            f"web_search {ON_SERVERS}",
+        ),
+        (
+            {"tools": [BASH, WEATHER], "tool_choice": {"type": "tool", "name": "bash"}},
+            "tool_choice: no model here knows bash without an input_schema of its own",
+        ),
+    ],
+)
+def test_what_only_a_tool_that_is_not_here_could_answer_is_refused(fields: dict[str, Any], told: str) -> None:
+    assert refusal(encoded(**fields)) == told
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [BASH]},
+        {"tools": [BASH, SEARCH]},
+        {"tools": [{"name": "x"}]},
+        {"tools": []},
+        {"tools": [SEARCH], "tool_choice": {"type": "none"}},
+    ],
+)
+def test_what_a_client_runs_or_nobody_may_call_is_only_left_out(fields: dict[str, Any]) -> None:
+    asked = parsed(**fields)
+    assert (len(asked.left_out), asked.chat.tools) == (len(fields["tools"]), ())
+
+
+def test_a_count_needs_no_tool_that_is_here() -> None:
+    assert anthropic.parse_count(encoded(tools=[SEARCH])).left_out == ("web_search",)
+
+
 @pytest.mark.parametrize(
     ("thinking", "think", "budget"),
     [
