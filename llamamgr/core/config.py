@@ -154,11 +154,13 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """All of ``config.toml``. ``keep_alive`` is as in Ollama (``5m``, seconds, negative = for ever).
 
+    ``context`` is tokens per slot where neither a model's settings nor a request says more (0 = the default).
     ``watch_config`` reads the file anew whenever it changes.
     """
 
     instance: str = "default"
     keep_alive: str | int | float = "5m"
+    context: Count = 0
     models_dirs: tuple[str, ...] = ()
     sources: tuple[str, ...] = SOURCES
     log_level: LogLevel = "info"

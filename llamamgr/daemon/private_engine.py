@@ -26,6 +26,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import (
     BusyError,
@@ -93,7 +95,8 @@ class PrivateEngine:
                     wanted.build.key,
                     LLAMA_CLI,
                 )
-            self._one_shot = OneShot(wanted.build, wanted.model, wanted.options, folder)
+            options = msgspec.structs.replace(wanted.options, context=wanted.context)
+            self._one_shot = OneShot(wanted.build, wanted.model, options, folder)
             self._starting = asyncio.Lock()
             self._supervisor = Supervisor(
                 wanted.config,

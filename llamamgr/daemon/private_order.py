@@ -47,10 +47,16 @@ class Wanted(msgspec.Struct, frozen=True):
     options: LoadOptions
 
     @property
+    def context(self) -> int:
+        """Tokens per slot as the program, the model's settings or the general one say; 0 where none does."""
+        settings = self.config.settings_of(self.model.name)
+        return self.options.context or settings.context or self.config.context
+
+    @property
     def cache_identity(self) -> str:
         """64 hex digits: the same engine, model and load options, wherever, however often and for how many at once they run."""
         settings = msgspec.structs.replace(self.config.settings_of(self.model.name), parallel=0)
-        key = key_of(self.model, self.build, self.options, settings, self.options.context or settings.context)
+        key = key_of(self.model, self.build, self.options, settings, self.context)
         return hashlib.sha256(msgspec.json.encode(key)).hexdigest()
 
 

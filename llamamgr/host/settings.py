@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,6 +18,7 @@ ENVIRONMENT = {
     "LLAMAMGR_HOST": "server.host",
     "LLAMAMGR_INSTANCE": "instance",
     "LLAMAMGR_KEEP_ALIVE": "keep_alive",
+    "LLAMAMGR_CONTEXT": "context",
     "LLAMAMGR_MODELS": "models_dirs",
     "LLAMAMGR_SOURCES": "sources",
     "LLAMAMGR_LOG_LEVEL": "log_level",
@@ -47,9 +49,19 @@ def load_config(paths: Paths, flags: Mapping[str, str] = _NO_FLAGS) -> Config:
         target = data
         for section in sections:
             target = target[section]
-        separator = {"models_dirs": os.pathsep, "sources": ","}.get(last)
-        target[last] = [part.strip() for part in value.split(separator)] if separator else value
+        target[last] = _read(last, value)
     return parse_config(data, str(paths.config_file), {key: place_of(key, flags) for key in overrides})
+
+
+def _read(key: str, text: str) -> object:
+    """What a variable or an option says; a number that is none stays text, which the parser then names."""
+    separator = {"models_dirs": os.pathsep, "sources": ","}.get(key)
+    if separator:
+        return [part.strip() for part in text.split(separator)]
+    if key == "context":
+        with contextlib.suppress(ValueError):
+            return int(text)
+    return text
 
 
 def place_of(key: str, flags: Mapping[str, str] = _NO_FLAGS) -> str:

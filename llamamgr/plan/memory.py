@@ -70,10 +70,15 @@ class Shape(msgspec.Struct, frozen=True):
     parts: Parts | None = None
 
 
+def context_of(model: ModelCard, asked: int, usual: int = 0) -> int:
+    """Tokens per slot: those ``asked`` for, else the ``usual`` ones (of both 0 = none said); never beyond the trained context."""
+    wanted = asked or usual or DEFAULT_CONTEXT
+    return min(wanted, model.context) if model.context else wanted
+
+
 def shape_of(model: ModelCard, context: int, parallel: int, files: Files = CARD_ONLY) -> Shape:
     """The child for ``context`` tokens per slot (0 = default) and ``parallel`` slots; context never exceeds the trained one."""
-    wanted = context or DEFAULT_CONTEXT
-    tokens = min(wanted, model.context) if model.context else wanted
+    tokens = context_of(model, context)
     cache = _cache(model, tokens, parallel, files)
     prompt_cache = -(-min(_PROMPT_CACHE_LIMIT, cache) // MIB)
     parts = Parts(

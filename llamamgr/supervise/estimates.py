@@ -14,7 +14,7 @@ from llamamgr.core.gguf import GgufError, Header
 from llamamgr.core.quants import CACHE_TYPES
 from llamamgr.models.facts import load_header
 from llamamgr.plan.events import HOST, ChildKey, Placement, Requested
-from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, MICRO_BATCH, Files, Shape, best_shape
+from llamamgr.plan.memory import MIB, MICRO_BATCH, Files, Shape, best_shape, context_of
 from llamamgr.plan.placement import NOTHING, PER_PROCESS, Known, is_open, placements
 from llamamgr.supervise.lease import LoadOptions
 from llamamgr.supervise.measured import Measured
@@ -46,9 +46,7 @@ class Estimates:
 
     def key(self, model: ModelCard, build: Build, options: LoadOptions, settings: ModelConfig) -> ChildKey:
         """The child that would do. A request that names no context wants the default: somebody else's small one would not do."""
-        wanted = options.context or DEFAULT_CONTEXT
-        context = min(wanted, model.context) if model.context else wanted
-        return key_of(model, build, options, settings, context)
+        return key_of(model, build, options, settings, self._context(model, options))
 
     def conflicts(self, model: ModelCard) -> frozenset[str]:
         """Identities of the models it cannot live beside; may block, since the index may have to look at its folders."""
@@ -68,7 +66,7 @@ class Estimates:
             draft_size=_size(draft) if draft else 0,
             key_type=_cache_type(said.get("cache-type-k")),
             value_type=_cache_type(said.get("cache-type-v")),
-            batch=(options.context or DEFAULT_CONTEXT) if reads_whole else _batch(options, said),
+            batch=self._context(model, options) if reads_whole else _batch(options, said),
             full_windows="swa-full" in said,
         )
 
@@ -85,12 +83,12 @@ class Estimates:
         """The request with the shape of a child to be started for it: as many slots as its GPUs hold, else with main memory."""
         slots = settings.parallel or self.config.scheduler.parallel
         bare = Wish(model, build, Shape(0, 0, 0, 0), options, settings)
-        variant = variant_of(bare)
+        variant, context = variant_of(bare), self._context(model, options)
         on = {} if options.gpu_layers == 0 else gpus
         on_gpus = sum(max(0, size - PER_PROCESS) for size in on.values())
         for limit in (on_gpus, sum(on.values()) + main):
             shape = best_shape(
-                model, options.context, slots, limit, lambda one: self._need(bare, variant, one), files
+                model, context, slots, limit, lambda one: self._need(bare, variant, one), files
             )
             if shape.need <= limit:
                 break
@@ -143,6 +141,9 @@ class Estimates:
         """Where a child of ``wish`` may live, best first. ``left`` is what is not taken now of each of ``gpus``."""
         on_gpu = wish.options.gpu_layers != 0
         return placements(wish.shape, gpus, on_gpu=on_gpu, known=known, left=left)
+
+    def _context(self, model: ModelCard, options: LoadOptions) -> int:
+        return context_of(model, options.context, self.config.context)
 
     def _need(self, wish: Wish, variant: str, shape: Shape) -> int:
         """What such a child took when it ran before (and its prompt cache, which may not have been full), else the estimate."""

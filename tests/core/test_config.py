@@ -87,6 +87,7 @@ def test_a_models_keep_alive_must_be_a_duration():
     ("data", "told"),
     [
         ({"keep_alive": "5 parsecs"}, 'keep_alive = "5 parsecs": time: unknown unit " parsecs"'),
+        ({"context": "16k"}, 'context = "16k": must be a whole number'),
         ({"models": {"t": {"ttl": "x"}}}, 'models."t".ttl = "x": time: invalid duration "x"'),
         ({"models": {"t": {"context": -1}}}, 'models."t".context = -1: must be a whole number >= 0'),
         (

@@ -225,7 +225,7 @@ def test_a_unix_socket_that_the_build_cannot_have_is_refused(install_fake):
         server.start()
 
 
-def test_the_cache_identity_is_of_build_model_and_options_and_never_of_a_launch(install_fake):
+def test_the_cache_identity_is_of_build_model_and_options_and_never_of_a_launch(install_fake, monkeypatch):
     install_fake()
 
     def identity(**changes: object) -> str:
@@ -243,6 +243,8 @@ def test_the_cache_identity_is_of_build_model_and_options_and_never_of_a_launch(
     with LlamaServer(GOLDEN_MODELS / "tinychat.gguf") as server:
         other.append(server.cache_identity)
     assert len({before, *other}) == 4
+    monkeypatch.setenv("LLAMAMGR_CONTEXT", "512")
+    assert identity() == other[0], "wherever the context was said"
 
 
 # -- what can be wrong beforehand

@@ -20,6 +20,8 @@ def paths_with(text: str = "") -> Paths:
     ("variable", "value", "told"),
     [
         ("KEEP_ALIVE", "5x", 'LLAMAMGR_KEEP_ALIVE=5x: time: unknown unit "x" in duration "5x"'),
+        ("CONTEXT", "16k", "LLAMAMGR_CONTEXT=16k: must be a whole number"),
+        ("CONTEXT", "-1", "LLAMAMGR_CONTEXT=-1: must be a whole number >= 0"),
         ("LOG_LEVEL", "loud", "LLAMAMGR_LOG_LEVEL=loud: must be one of debug, info, warning, error"),
         ("SOURCES", "store,x", "LLAMAMGR_SOURCES: there is no source 'x'"),
         ("INSTANCE", "A B", "LLAMAMGR_INSTANCE: invalid instance name 'A B'"),
@@ -30,7 +32,14 @@ def test_a_wrong_variable_is_named(variable: str, value: str, told: str, monkeyp
     monkeypatch.setenv(f"LLAMAMGR_{variable}", value)
     with pytest.raises(ConfigError) as caught:
         load_config(paths_with())
-    assert caught.value.what == told
+    assert caught.value.what.startswith(told)
+
+
+def test_the_context_of_the_environment_comes_before_that_of_the_file(monkeypatch: pytest.MonkeyPatch):
+    paths = paths_with("context = 8192\n")
+    assert load_config(paths).context == 8192
+    monkeypatch.setenv("LLAMAMGR_CONTEXT", "32768")
+    assert load_config(paths).context == 32768
 
 
 @pytest.mark.parametrize(

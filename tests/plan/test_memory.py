@@ -6,7 +6,7 @@ from llamamgr.core.cards import ModelCard
 from llamamgr.core.gguf import Header, read_header
 from llamamgr.core.kv_cache import kv_bytes
 from llamamgr.models.writer import gguf_bytes
-from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Files, best_shape, shape_of
+from llamamgr.plan.memory import DEFAULT_CONTEXT, MIB, Files, best_shape, context_of, shape_of
 
 CARD = ModelCard("m:latest", "d", ("/m.gguf",), 1000 * MIB, 0.0, context=32768, kv_bytes_per_token=100_000)
 
@@ -15,6 +15,13 @@ def test_the_context_is_the_one_asked_for_but_never_beyond_the_trained_one():
     assert shape_of(CARD, 0, 1).context == DEFAULT_CONTEXT
     assert shape_of(CARD, 8192, 1).context == 8192
     assert shape_of(CARD, 99_999, 1).context == 32768
+
+
+def test_the_general_context_holds_where_nobody_asks_for_one_and_is_bounded_all_the_same():
+    assert context_of(CARD, 0) == DEFAULT_CONTEXT
+    assert context_of(CARD, 0, 16384) == 16384
+    assert context_of(CARD, 1024, 16384) == 1024
+    assert context_of(CARD, 0, 99_999) == 32768
 
 
 def test_weights_cache_and_slots_all_count():

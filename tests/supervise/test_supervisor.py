@@ -477,6 +477,25 @@ async def test_a_request_that_names_no_context_is_not_served_by_somebody_elses_s
             assert usual.context == 2048
 
 
+async def test_the_general_context_gives_way_to_a_models_own_and_that_to_a_requests(
+    supervisor, fake_build, caplog
+):
+    config = {"context": 1024, "models": {"own": ModelConfig(context=512)}}
+    async with supervisor(fake_build(), config=config) as owner:
+        for name, asked, context in (
+            ("any", 0, 1024),
+            ("any", 256, 1024),
+            ("own", 0, 512),
+            ("own", 700, 700),
+        ):
+            async with owner.acquire(model(name), LoadOptions(context=asked)) as lease:
+                assert lease.context == context
+        small = model("small", context=128)
+        async with owner.acquire(small) as lease:
+            assert lease.context == 128
+    assert "all it was trained for" not in caplog.text, "nobody asked for more"
+
+
 async def test_a_request_with_more_priority_is_served_before_those_that_came_earlier(supervisor, fake_build):
     served: list[int] = []
 
