@@ -84,11 +84,12 @@ class Orders:
         child = self._serving(wanted)
         if child:
             running = self._running[child]
-            wish = Wish(model, build, running.wish.shape, options, settings)
+            wish = Wish(model, build, running.wish.shape, options, settings, running.wish.asked)
             places: tuple[Placement, ...] = (running.placement,)
         else:
             flag_arguments(settings, build)  # a wrong flag is told before anything waits
             wish, places = await self._memory.places(model, build, options, settings)
+            wish = msgspec.structs.replace(wish, asked=asked.context)
         demand = self._estimates.demand(0, wish, wanted, places, None, conflicts)
         order = Order(asked, config, wish, demand, child)
         if child:

@@ -36,6 +36,7 @@ from llamamgr.plan.events import (
     TtlChanged,
     UnloadForced,
 )
+from llamamgr.plan.memory import context_of
 from llamamgr.plan.scheduler import Scheduler
 from llamamgr.supervise.estimates import Estimates
 from llamamgr.supervise.judge import Judge
@@ -246,8 +247,9 @@ class Supervisor:
         for child_id, running in list(self._running.items()):
             wish = running.wish
             settings = config.settings_of(wish.model.name)
-            key = key_of(wish.model, wish.build, wish.options, settings, running.wish.shape.context)
-            if key.variant != self._plan.children[child_id].key.variant:
+            context = context_of(wish.model, wish.asked or settings.context, config.context)
+            key = key_of(wish.model, wish.build, wish.options, settings, context)
+            if key != self._plan.children[child_id].key:
                 drained.append(wish.model.name)
                 self._post(KeySuperseded(child_id))
             else:

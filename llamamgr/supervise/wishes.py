@@ -34,13 +34,17 @@ _OWNED = {
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """A waiting request's own data, kept until a child is started for it."""
+    """A waiting request's own data, kept until a child is started for it.
+
+    ``asked`` is the context that the shape has from a request, whatever the settings say; 0 where they decided it.
+    """
 
     model: ModelCard
     build: Build
     shape: Shape
     options: LoadOptions
     settings: ModelConfig
+    asked: int = 0
 
 
 def merged(options: LoadOptions, settings: ModelConfig) -> LoadOptions:

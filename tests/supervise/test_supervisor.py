@@ -358,6 +358,43 @@ async def test_a_new_configuration_drains_only_the_children_it_concerns(supervis
             assert same.child == kept
 
 
+GENERAL, SMALL, LARGE = {"context": 512}, {"models": {"tiny": ModelConfig(context=256)}}, {"context": 1024}
+
+
+@pytest.mark.parametrize(
+    ("former", "changed", "context"),
+    [
+        ({}, SMALL, 256),
+        (SMALL, {}, 2048),
+        ({}, GENERAL, 512),
+        (GENERAL, LARGE, 1024),
+        (LARGE, GENERAL | SMALL, 256),
+    ],
+)
+async def test_a_context_that_changed_starts_the_model_anew(supervisor, fake_build, former, changed, context):
+    async with supervisor(fake_build(), config=former) as owner:
+        async with owner.acquire(model()) as first:
+            new = Config(scheduler=owner._config.scheduler, **changed)
+            assert owner.reconfigure(new) == ["tiny:latest"]
+            assert (await ask(first.endpoint, "/health", 5)).status == 200
+        async with owner.acquire(model()) as newer:
+            assert newer.context == context
+        await until(lambda: len(owner.status()) == 1)
+        assert owner.reconfigure(new) == []
+
+
+async def test_a_context_that_a_request_asked_for_is_not_touched_by_the_settings(supervisor, fake_build):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model(), LoadOptions(context=700)) as first:
+            pass
+        async with owner.acquire(model("other", context=400)):
+            pass
+        new = Config(scheduler=owner._config.scheduler, **GENERAL)
+        assert owner.reconfigure(new) == [], "what was trained for less stays as it is too"
+        async with owner.acquire(model(), LoadOptions(context=700)) as same:
+            assert same.child == first.child
+
+
 async def test_ps_tells_how_fast_answers_come(supervisor, fake_build):
     async with supervisor(fake_build()) as owner:
         async with owner.acquire(model()) as lease:
