@@ -139,6 +139,9 @@ class KeepAliveChanged(msgspec.Struct, frozen=True):
     keep_alive: float
 
 
+REPLACED = "its name is another file's now"
+
+
 class KeySuperseded(msgspec.Struct, frozen=True):
     """The child goes as soon as it is idle, and takes no new requests; ``reason`` is for people."""
 

@@ -22,6 +22,7 @@ from llamamgr.core.cards import Build, ModelCard
 from llamamgr.core.config import Config
 from llamamgr.core.errors import EngineError, LlamamgrError
 from llamamgr.plan.events import (
+    REPLACED,
     AwaitMemory,
     Event,
     GrantLease,
@@ -198,6 +199,7 @@ class Supervisor:
             order = self._orders.recall(hold.model, hold.asked, self._config)
             if order is None:
                 order = await self._orders.work_out(hold.model, hold.asked, self._config)
+                self._supersede_former(hold.model)
             try:
                 child_id = await self._granted(order, hold)
             except EngineError:
@@ -226,6 +228,16 @@ class Supervisor:
         demand = order.numbered(hold.request, hold.keep_alive, hold.priority)
         self._post(msgspec.structs.replace(demand, modest=True) if hold.modest else demand)
         return await future
+
+    def _supersede_former(self, model: ModelCard) -> None:
+        """Children of what bore the name of ``model`` before: that name leads to them no more, and they might stay for ever.
+
+        Another model of the same former file is loaded anew when it is asked for.
+        """
+        for child_id, running in list(self._running.items()):
+            former = running.wish.model
+            if former.name == model.name and identity_of(former) != identity_of(model):
+                self._post(KeySuperseded(child_id, REPLACED))
 
     def _leave(self, hold: _Acquisition) -> None:
         request, plan = hold.request, self._plan

@@ -20,6 +20,7 @@ _UNLOADS = {
     "its keep-alive ran out": "expired",
     "its ttl ran out": "expired",
     "its settings changed": "reconfigured",
+    "its name is another file's now": "replaced",
     "the model was asked for with other options": "replaced",
     "somebody wants it gone": "asked",
     "somebody wants it gone at once": "forced",

@@ -122,6 +122,34 @@ async def test_an_idle_child_goes_when_its_keep_alive_ran_out(supervisor, fake_b
         assert not psutil.pid_exists(pid)
 
 
+async def test_a_model_whose_file_was_replaced_makes_way_for_the_new_one_once_it_is_idle(
+    supervisor, fake_build
+):
+    async with supervisor(fake_build()) as owner:
+        async with owner.acquire(model("other")):
+            pass
+        async with (
+            owner.acquire(model(), keep_alive=math.inf) as former,
+            owner.acquire(model(modified=1.0), keep_alive=math.inf) as newer,
+        ):
+            assert newer.child != former.child
+            assert (await ask(former.endpoint, "/health", 5)).status == 200
+        await until(lambda: len(owner.status()) == 2)
+        assert {child.id for child in owner.status()} > {newer.child}
+        async with owner.acquire(model(modified=1.0)) as same:
+            assert same.child == newer.child
+
+
+async def test_models_of_one_file_share_their_child_whatever_their_names(supervisor, fake_build):
+    base = model()
+    made = msgspec.structs.replace(base, name="made:latest", system="Be brief.")
+    async with supervisor(fake_build()) as owner:
+        for card in (base, made, base):
+            async with owner.acquire(card, keep_alive=math.inf):
+                pass
+        assert len(owner.status()) == 1
+
+
 async def test_unloading_a_busy_model_waits_for_its_request(supervisor, fake_build):
     async with supervisor(fake_build()) as owner:
         async with owner.acquire(model()) as lease:

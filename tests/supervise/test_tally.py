@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llamamgr.core.errors import BusyError, EngineError
 from llamamgr.plan import scheduler
-from llamamgr.plan.events import KeySuperseded
+from llamamgr.plan.events import REPLACED, KeySuperseded
 from llamamgr.supervise.tally import MOST_MODELS, THE_REST, Tally, kind_of, reason_of
 from tests.supervise.conftest import MIB, model
 
@@ -60,9 +60,10 @@ def test_every_reason_the_plan_gives_has_a_word() -> None:
             r'"(its (?:ttl|keep-alive) ran out|somebody wants [^"]*)"', (plan / "scheduler.py").read_text()
         ),
         KeySuperseded("c1").reason,
+        REPLACED,
         "one of its slots is stuck",
     }
-    assert len(said) == 6
+    assert len(said) == 7
     assert {reason for reason in said if reason_of(reason) == "other"} == set()
 
 
