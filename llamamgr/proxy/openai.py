@@ -10,8 +10,11 @@ from aiohttp import web
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.core.hub import parse_model_name
+from llamamgr.plan.memory import context_of
 from llamamgr.proxy import replies
+from llamamgr.proxy.relay import want_of
 from llamamgr.proxy.services import Services, services_of
+from llamamgr.supervise.wishes import identity_of
 from llamamgr.wire import anthropic, openai
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.openai import ModelEntry
@@ -25,9 +28,9 @@ async def models(request: web.Request) -> web.Response:
     listing = await asyncio.to_thread(services.index.refresh)
     cards = sorted(services.visible(listing.models), key=lambda card: -card.modified)
     if replies.dialect_of(request) == "anthropic":
-        return _anthropic_list(request, cards)
-    loaded = _loaded(services)
-    return replies.v1(openai.models_answer([_entry(card, card.name, loaded) for card in cards]))
+        return _anthropic_list(request, cards, _Contexts(services))
+    contexts = _Contexts(services)
+    return replies.v1(openai.models_answer([_entry(card, card.name, contexts) for card in cards]))
 
 
 async def model(request: web.Request) -> web.Response:
@@ -39,10 +42,11 @@ async def model(request: web.Request) -> web.Response:
     except NotFoundError as error:
         # here the whole name is told, tag and all
         raise NotFoundError(f"model '{parse_model_name(name).short}' not found", error.hint) from None
+    contexts = _Contexts(services)
     if replies.dialect_of(request) == "anthropic":
-        answer = anthropic.model_answer(_anthropic_entry(card, name))
+        answer = anthropic.model_answer(_anthropic_entry(card, name, contexts))
         return replies.v1(answer, headers=replies.anthropic_headers())
-    return replies.v1(openai.model_answer(_entry(card, name, _loaded(services))))
+    return replies.v1(openai.model_answer(_entry(card, name, contexts)))
 
 
 async def no_images(request: web.Request) -> web.Response:
@@ -52,7 +56,26 @@ async def no_images(request: web.Request) -> web.Response:
     )
 
 
-def _anthropic_list(request: web.Request, cards: list[ModelCard]) -> web.Response:
+class _Contexts:
+    """How many tokens a request for a model gets that names no context of its own, as things are now."""
+
+    def __init__(self, services: Services) -> None:
+        self._config = services.config
+        self._ready = [child for child in services.children.status() if child.state == "ready"]
+
+    def is_loaded(self, card: ModelCard) -> bool:
+        return any(child.model.name == card.name for child in self._ready)
+
+    def of(self, card: ModelCard) -> int:
+        """Of the loaded child that would answer; what a new one would get when none is loaded, or one with less."""
+        asked = want_of(card).options.context or self._config.settings_of(card.name).context
+        wanted = context_of(card, asked, self._config.context)
+        mine = identity_of(card)
+        loaded = [child.context for child in self._ready if identity_of(child.model) == mine]
+        return min((context for context in loaded if context >= wanted), default=wanted)
+
+
+def _anthropic_list(request: web.Request, cards: list[ModelCard], contexts: _Contexts) -> web.Response:
     names = [card.name for card in cards]
     after, before = request.query.get("after_id"), request.query.get("before_id")
     asked = request.query.get("limit", "20")
@@ -64,28 +87,24 @@ def _anthropic_list(request: web.Request, cards: list[ModelCard]) -> web.Respons
     start = max(start, end - limit) if before in names else start
     page = cards[start : min(end, start + limit)]
     has_more = start > 0 if before in names else start + len(page) < end
-    answer = anthropic.models_answer([_anthropic_entry(card, card.name) for card in page], has_more)
+    answer = anthropic.models_answer([_anthropic_entry(card, card.name, contexts) for card in page], has_more)
     return replies.v1(answer, headers=replies.anthropic_headers())
 
 
-def _entry(card: ModelCard, name: str, loaded: frozenset[str]) -> ModelEntry:
+def _entry(card: ModelCard, name: str, contexts: _Contexts) -> ModelEntry:
     return ModelEntry(
         name=name,
         created=card.modified,
-        context=card.context,
+        context=contexts.of(card),
         size=card.size,
         quant=card.quant,
         capabilities=card.capabilities,
-        loaded=card.name in loaded,
+        loaded=contexts.is_loaded(card),
     )
 
 
-def _loaded(services: Services) -> frozenset[str]:
-    return frozenset(child.model.name for child in services.children.status() if child.state == "ready")
-
-
-def _anthropic_entry(card: ModelCard, name: str) -> anthropic.ModelEntry:
-    return anthropic.ModelEntry(name, _moment(card), card.context, card.capabilities)
+def _anthropic_entry(card: ModelCard, name: str, contexts: _Contexts) -> anthropic.ModelEntry:
+    return anthropic.ModelEntry(name, _moment(card), contexts.of(card), card.capabilities)
 
 
 def _moment(card: ModelCard) -> str:

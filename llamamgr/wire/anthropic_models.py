@@ -14,7 +14,7 @@ _NO = {"supported": False}
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
-    """``created`` is RFC 3339; ``context`` tokens, 0 for unknown; ``capabilities`` are those that Ollama knows."""
+    """``created`` is RFC 3339; ``context`` tokens that a request gets, 0 for unknown; ``capabilities`` are Ollama's words."""
 
     name: str
     created: str

@@ -21,7 +21,7 @@ _TYPES = {
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
-    """A model in a list: ``created`` is seconds since the epoch, ``context`` tokens, ``size`` bytes."""
+    """A model in a list: ``created`` is seconds since the epoch, ``context`` tokens that a request gets, ``size`` bytes."""
 
     name: str
     created: float

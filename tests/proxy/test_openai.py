@@ -39,6 +39,33 @@ async def test_models_tell_context_capabilities_and_whether_they_are_loaded(fron
     assert by_name["tinychat:latest"]["context_length"] > 0
 
 
+async def contexts_told(front: Front, name: str) -> set[int]:
+    """As both dialects have it, in the list and by itself."""
+    found: set[int] = set()
+    for headers in ({}, {"anthropic-version": "2023-06-01"}):
+        for path in ("/v1/models", f"/v1/models/{name}"):
+            async with front.session.get(path, headers=headers) as answer:
+                told = json.loads(await answer.read())
+            card = next(one for one in told.get("data", [told]) if one["id"] == name)
+            found |= {card["max_input_tokens"], card["max_tokens"]} if headers else set()
+            found |= set() if headers else {card["meta"]["context_length"]}
+    return found
+
+
+async def test_the_context_that_models_tell_is_what_a_request_gets(make_front: MakeFront) -> None:
+    async with make_front(models={"tinychat": {"context": 1024}}) as front:
+        assert await contexts_told(front, "tinychat:latest") == {1024}
+        assert await contexts_told(front, "tinyembed:latest") == {512}, "all it was trained for"
+        front.services.config = msgspec.structs.replace(front.services.config, models={})
+        assert await contexts_told(front, "tinychat:latest") == {2048}
+        front.services.config = msgspec.structs.replace(front.services.config, context=256)
+        assert await contexts_told(front, "tinychat:latest") == {256}
+        await front.whole("/v1/completions", model="tinychat", prompt="hi")
+        assert await contexts_told(front, "tinychat:latest") == {2048}, "the child has it"
+        front.children.running["tinychat:latest"].context = 128
+        assert await contexts_told(front, "tinychat:latest") == {256}, "one with less would not be used"
+
+
 async def test_a_model_is_found_by_a_name_with_slashes_and_told_under_it(front: Front) -> None:
     status, told = await got(front, "/v1/models/registry.ollama.ai/library/tinychat:latest")
     assert (status, told["id"]) == (200, "registry.ollama.ai/library/tinychat:latest")
