@@ -16,7 +16,7 @@ from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
 from llamamgr.core.hub import HOST, has_tag, parse_model_name
-from llamamgr.core.names import ModelName, path_hint
+from llamamgr.core.names import DEFAULT_TAG, ModelName, path_hint
 from llamamgr.host.paths import Paths
 from llamamgr.models.cache import FactCache
 from llamamgr.models.facts import FileFacts, load_header, read_facts
@@ -31,6 +31,7 @@ _FRESH_AFTER_MISS = 0.05
 _LIKE = 0.6  # of 1: how like a name must be to have been meant
 _TELLING = 3  # characters of a name that tell which one is meant
 _HERE = ":local"
+_LATEST = f":{DEFAULT_TAG}"
 _PREFERRED_TAGS = ("q4_k_m", "q8_0")  # llama.cpp's own order when no tag is asked for
 
 
@@ -84,13 +85,14 @@ class Index:
             raise InvalidNameError(f'use either :local or :cloud, not both: "{name}"', "")
         if name.lower().endswith(_HERE) and self.find(name) is None:
             name = name[: -len(_HERE)]  # Ollama's other word for it is ":cloud"; one may have it for its tag
-        name = self._config.aliases.get(name.lower(), name)
-        wanted, tagged = parse_model_name(name), has_tag(name)
         for age in (_FRESH, _FRESH_AFTER_MISS):
-            card = _lookup(self._current(age), wanted, tagged)
+            card = self._meant(self._current(age), name)
             if card:
                 return card
-        raise NotFoundError(f"model '{name}' not found", path_hint(name) or self._hint(wanted))
+        name = self._config.aliases.get(name.lower(), name)
+        raise NotFoundError(
+            f"model '{name}' not found", path_hint(name) or self._hint(parse_model_name(name))
+        )
 
     def require_itself(self, name: str, card: ModelCard) -> ModelCard:
         """``card``, which ``name`` was resolved to, if that is its very name, else ``NotFoundError``: no deletion is guessed.
@@ -106,7 +108,10 @@ class Index:
 
     def find(self, name: str) -> ModelCard | None:
         """As ``resolve``, by a look at most a second old: one that is not there, or no name, is None and costs no other look."""
-        return self.named(self._config.aliases.get(name.lower(), name))
+        try:
+            return self._meant(self._current(_FRESH), name)
+        except InvalidNameError:
+            return None
 
     def named(self, name: str) -> ModelCard | None:
         """The model that bears this very name, aliases aside; None when there is none, or it cannot be a name."""
@@ -117,11 +122,12 @@ class Index:
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """A model's name → what else the configuration lets it be called; aliases of models that are not there are left out."""
-        snapshot, found = self._current(_FRESH), dict[str, tuple[str, ...]]()
-        for alias, name in self._config.aliases.items():
-            card = _lookup(snapshot, parse_model_name(name), has_tag(name))
+        found = dict[str, tuple[str, ...]]()
+        for name, table in self._config.models.items():
+            card = self.named(name) if table.aliases else None
             if card:
-                found[card.name] = (*found.get(card.name, ()), alias)
+                spelled = {alias.lower(): alias for alias in table.aliases}
+                found[card.name] = (*found.get(card.name, ()), *spelled.values())
         return found
 
     def recall(self, name: str) -> ModelCard | None:
@@ -131,14 +137,22 @@ class Index:
             return None
         known = snapshot.asked.get(name)
         if known is None:
-            full = self._config.aliases.get(name.lower(), name)
             try:
-                known = _lookup(snapshot, parse_model_name(full), has_tag(full))
+                known = self._meant(snapshot, name)
             except InvalidNameError:
                 return None
             if known is not None and len(snapshot.asked) < _MOST_ASKED:
                 snapshot.asked[name] = known
         return known
+
+    def _meant(self, snapshot: _Snapshot, name: str) -> ModelCard | None:
+        """The model that ``name`` is an alias of, or bears; with ``:latest`` an alias is meant where no model has that name."""
+        aliases = self._config.aliases
+        full = aliases.get(name.lower(), name)
+        card = _lookup(snapshot, parse_model_name(full), has_tag(full))
+        if card is None and (full := aliases.get(name.lower().removesuffix(_LATEST), "")):
+            card = _lookup(snapshot, parse_model_name(full), has_tag(full))
+        return card
 
     def header(self, card: ModelCard, verbose: bool = False) -> Header:
         """The header of the first part with the tensors of all; with ``verbose`` long arrays too.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from llamamgr.core.cards import ModelCard
 from llamamgr.core.errors import NotFoundError
 from llamamgr.core.hub import parse_model_name
+from llamamgr.core.names import DEFAULT_TAG
 from llamamgr.models import details
 from llamamgr.proxy import replies
 from llamamgr.proxy.moments import expiry
@@ -22,7 +24,9 @@ _COPILOT = "GitHubCopilotChat/"  # shows a model by what is to be its file's nam
 
 
 async def tags(request: web.Request) -> web.Response:
-    return _json({"models": [details.tags_entry(card) for card in await _cards(services_of(request))]})
+    listed = await services_of(request).listed(_with_tag)
+    cards = [msgspec.structs.replace(card, name=name) for name, card in listed]
+    return _json({"models": [details.tags_entry(card) for card in cards]})
 
 
 async def show(request: web.Request) -> web.Response:
@@ -75,10 +79,9 @@ def _running(child: ChildStatus, now: int) -> dict[str, Any]:
     }
 
 
-async def _cards(services: Services) -> tuple[ModelCard, ...]:
-    """Latest first, as Ollama lists them."""
-    listing = await asyncio.to_thread(services.index.refresh)
-    return tuple(sorted(services.visible(listing.models), key=lambda card: -card.modified))
+def _with_tag(alias: str) -> str:
+    """As Ollama lists names: always with a tag."""
+    return alias if ":" in alias.rpartition("/")[2] else f"{alias}:{DEFAULT_TAG}"
 
 
 def _json(value: Any) -> web.Response:

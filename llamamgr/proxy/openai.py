@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 
 from aiohttp import web
@@ -23,14 +22,12 @@ _MOST_LISTED = 1000
 
 
 async def models(request: web.Request) -> web.Response:
-    """The list of models, in Anthropic's form for a client that sends ``anthropic-version``."""
+    """The list of models and their aliases, in Anthropic's form for a client that sends ``anthropic-version``."""
     services = services_of(request)
-    listing = await asyncio.to_thread(services.index.refresh)
-    cards = sorted(services.visible(listing.models), key=lambda card: -card.modified)
+    listed, contexts = await services.listed(), _Contexts(services)
     if replies.dialect_of(request) == "anthropic":
-        return _anthropic_list(request, cards, _Contexts(services))
-    contexts = _Contexts(services)
-    return replies.v1(openai.models_answer([_entry(card, card.name, contexts) for card in cards]))
+        return _anthropic_list(request, listed, contexts)
+    return replies.v1(openai.models_answer([_entry(card, name, contexts) for name, card in listed]))
 
 
 async def model(request: web.Request) -> web.Response:
@@ -75,8 +72,10 @@ class _Contexts:
         return min((context for context in loaded if context >= wanted), default=wanted)
 
 
-def _anthropic_list(request: web.Request, cards: list[ModelCard], contexts: _Contexts) -> web.Response:
-    names = [card.name for card in cards]
+def _anthropic_list(
+    request: web.Request, listed: list[tuple[str, ModelCard]], contexts: _Contexts
+) -> web.Response:
+    names = [name for name, _ in listed]
     after, before = request.query.get("after_id"), request.query.get("before_id")
     asked = request.query.get("limit", "20")
     if not asked.isdigit() or not 1 <= int(asked) <= _MOST_LISTED:
@@ -85,9 +84,11 @@ def _anthropic_list(request: web.Request, cards: list[ModelCard], contexts: _Con
     start = names.index(after) + 1 if after in names else 0
     end = names.index(before) if before in names else len(names)
     start = max(start, end - limit) if before in names else start
-    page = cards[start : min(end, start + limit)]
+    page = listed[start : min(end, start + limit)]
     has_more = start > 0 if before in names else start + len(page) < end
-    answer = anthropic.models_answer([_anthropic_entry(card, card.name, contexts) for card in page], has_more)
+    answer = anthropic.models_answer(
+        [_anthropic_entry(card, name, contexts) for name, card in page], has_more
+    )
     return replies.v1(answer, headers=replies.anthropic_headers())
 
 

@@ -125,6 +125,20 @@ class Services(msgspec.Struct):
         """Those of ``cards`` that the visitor may know of."""
         return [card for card in cards if self.shows(card.name)]
 
+    async def listed(self, spelled: Callable[[str], str] = str) -> list[tuple[str, ModelCard]]:
+        """What the visitor may know of, latest first: each model by its name, then by its aliases as ``spelled`` writes them.
+
+        An alias that reads like the name of a model is not told. The folders are looked at now.
+        """
+        listing, aliases = await asyncio.to_thread(lambda: (self.index.refresh(), self.index.aliases()))
+        names = {card.name.lower() for card in listing.models}
+        found: list[tuple[str, ModelCard]] = []
+        for card in sorted(self.visible(listing.models), key=lambda card: -card.modified):
+            others = [spelled(alias) for alias in aliases.get(card.name, ())]
+            found.append((card.name, card))
+            found += [(name, card) for name in others if name.lower() not in names]
+        return found
+
     def _claim(self, model: str, asked: str) -> None:
         visit = current()
         if not self._may_use(visit.key, model):

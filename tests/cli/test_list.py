@@ -80,17 +80,17 @@ def test_other_names_and_settings_of_config_are_told(
     list_models()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[-1] == "ALIASES"
-    assert next(line for line in lines if line.startswith("tinychat")).endswith("  gpt-4o, tiny")
+    assert next(line for line in lines if line.startswith("tinychat")).endswith("  gpt-4o, Tiny")
     list_models(as_json=True)
     models = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
     assert (models["tinychat:latest"]["aliases"], models["selftest:latest"]["aliases"]) == (
-        ["gpt-4o", "tiny"],
+        ["gpt-4o", "Tiny"],
         [],
     )
     assert models["tinychat:latest"]["configured"] == {"context": 512}
     show("gpt-4o")
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    for row in (["aliases", "gpt-4o,", "tiny"], ["context", "512"], ["env", "SECRET"]):
+    for row in (["aliases", "gpt-4o,", "Tiny"], ["context", "512"], ["env", "SECRET"]):
         assert row in told
 
 

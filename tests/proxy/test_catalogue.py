@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.proxy.conftest import HI, Front
+from tests.proxy.conftest import HI, Front, MakeFront
 
 
 async def got(front: Front, path: str) -> Any:
@@ -61,6 +61,35 @@ async def test_v1_models_list_and_show_any_name(front: Front) -> None:
         error = json.loads(await answer.read())["error"]
         assert (answer.status, error["type"]) == (404, "not_found_error")
         assert error["message"] == "model 'a/b/nope:latest' not found"
+
+
+async def test_an_alias_is_listed_like_a_model_and_answers_by_every_name_it_is_listed_by(
+    make_front: MakeFront,
+) -> None:
+    models = {
+        "tinychat": {"aliases": ["gpt-5-Codex", "gpt:mini", "tinyembed"]},
+        "gone": {"aliases": ["nothing"]},
+    }
+    async with make_front(models=models) as front:
+        tags = (await got(front, "/api/tags"))["models"]
+        names = [model["name"] for model in tags]
+        assert names == [
+            "selftest:latest",
+            "tinyembed:latest",
+            "tinychat:latest",
+            "gpt-5-Codex:latest",
+            "gpt:mini",
+        ]
+        model, alias = tags[2], tags[3]
+        assert alias == {**model, "name": "gpt-5-Codex:latest", "model": "gpt-5-Codex:latest"}
+        ids = {model["id"]: model for model in (await got(front, "/v1/models"))["data"]}
+        assert {"gpt-5-Codex", "gpt:mini", "tinychat:latest"} <= ids.keys()
+        assert ids["gpt-5-Codex"] == {**ids["tinychat:latest"], "id": "gpt-5-Codex"}
+        assert not {"nothing", "gone", "nothing:latest"} & {*ids, *names}
+        for name in ("gpt-5-Codex", "gpt-5-codex:latest", "gpt:mini"):
+            status, told = await front.whole("/api/chat", model=name, messages=HI)
+            assert (status, told["model"]) == (200, name)
+        assert (await front.whole("/api/show", model="tinyembed:latest"))[1]["capabilities"] == ["embedding"]
 
 
 async def test_copilot_is_told_a_model_by_the_name_it_asked_for(front: Front) -> None:

@@ -479,6 +479,15 @@ async def test_a_model_in_scope_is_served_by_every_name_it_has(make_front: MakeF
         assert (await ask(front, "GET", "/upstream/otherwise/props", **bearer()))[0] == 404
 
 
+async def test_an_alias_is_listed_to_those_who_may_use_its_model(make_front: MakeFront) -> None:
+    models = {"tinychat": {"aliases": ["gpt-4o"]}, "tinyembed": {"aliases": ["ada"]}}
+    async with make_front(keyring=limited(models=("tinychat",)), models=models) as front:
+        _, tags, _ = await ask(front, "GET", "/api/tags", **bearer())
+        assert [model["name"] for model in tags["models"]] == ["tinychat:latest", "gpt-4o:latest"]
+        _, listed, _ = await ask(front, "GET", "/v1/models", **bearer())
+        assert [model["id"] for model in listed["data"]] == ["tinychat:latest", "gpt-4o"]
+
+
 async def test_a_path_pattern_opens_that_much_of_an_engine(make_front: MakeFront) -> None:
     async with make_front(keyring=limited(endpoints=("/upstream/tinychat/props",))) as front:
         for path, status in (
