@@ -15,13 +15,13 @@ from llamamgr.core.cards import ModelCard, SkippedFile
 from llamamgr.core.config import Config
 from llamamgr.core.errors import ConflictError, InvalidNameError, NotFoundError
 from llamamgr.core.gguf import SHORT_ARRAY, GgufError, Header
-from llamamgr.core.hub import HOST, has_tag, parse_model_name
+from llamamgr.core.hub import HOST, has_tag, is_hub_name, parse_model_name
 from llamamgr.core.names import DEFAULT_TAG, ModelName, path_hint
 from llamamgr.host.paths import Paths
 from llamamgr.models.cache import FactCache
 from llamamgr.models.facts import FileFacts, load_header, read_facts
 from llamamgr.models.scan import Found, Listing, assemble, find
-from llamamgr.models.sources import EMBEDDED, sources_of
+from llamamgr.models.sources import EMBEDDED, OWN, sources_of
 from llamamgr.models.store import Store
 from llamamgr.models.stored import Shelf
 
@@ -119,6 +119,18 @@ class Index:
             return _lookup(self._current(_FRESH), parse_model_name(name), has_tag(name))
         except InvalidNameError:
             return None
+
+    def beyond_pulling(self, name: str) -> ModelCard | None:
+        """The model here for which a pull of ``name`` has nothing to fetch; None when a registry is to be asked.
+
+        It is one that ``name`` is an alias of, or one of this very name that is no model of the own store: a file, or another
+        program's. ``InvalidNameError`` for what cannot be a name.
+        """
+        wanted, aliases = parse_model_name(name), self._config.aliases
+        card = None if is_hub_name(name) else self._current(_FRESH).by_key.get(wanted.key)
+        if name.lower() in aliases or (card is None and name.lower().removesuffix(_LATEST) in aliases):
+            return self.find(name)
+        return None if card and card.source == OWN and card.manifest else card
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """A model's name → what else the configuration lets it be called; aliases of models that are not there are left out."""

@@ -31,6 +31,7 @@ from llamamgr.models.scan import Root
 from llamamgr.models.store import Store
 
 EMBEDDED = "embedded"
+OWN = "store"
 _STORE_FOLDERS = ("blobs", "manifests")
 _REPOSITORY = re.compile(r"models--([A-Za-z0-9_][A-Za-z0-9_.-]*?)--([A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")
 _FLAT_MANIFEST = re.compile(r"manifest=([^=]+)=([^=]+)=[^=]*\.json\Z")
@@ -49,9 +50,9 @@ def sources_of(paths: Paths, config: Config) -> Sources:
     roots, faults = _embedded(paths)
     stores: list[tuple[Store, str]] = []
     wanted = config.sources
-    if "store" in wanted and paths.models.is_dir():
-        roots.append(Root(str(paths.models), "store", skipped=_STORE_FOLDERS))
-        stores.append((Store(paths.models), "store"))
+    if OWN in wanted and paths.models.is_dir():
+        roots.append(Root(str(paths.models), OWN, skipped=_STORE_FOLDERS))
+        stores.append((Store(paths.models), OWN))
     if "folders" in wanted:
         folders = (str(folder_of(folder)) for folder in config.models_dirs if folder)
         roots += [Root(folder, folder) for folder in folders]

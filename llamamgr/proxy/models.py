@@ -115,8 +115,12 @@ async def receive_blob(request: web.Request) -> web.Response:
 async def pull(request: web.Request) -> web.StreamResponse:
     asked = ollama_models.parse_transfer(await request.read(), "PullRequest")
     services = services_of(request)
-    services.claim(asked.model)
-    statuses = services.transfers.pull(Wish(asked.model, asked.insecure))
+    if await asyncio.to_thread(services.index.beyond_pulling, asked.model) is None:
+        services.claim(asked.model)
+        statuses = services.transfers.pull(Wish(asked.model, asked.insecure))
+    else:
+        await services.find(asked.model)
+        statuses = _nothing_to_fetch()
     return await _tell(request, services, statuses, stream=asked.stream)
 
 
@@ -153,6 +157,10 @@ async def _receive(request: web.Request, incoming: Incoming) -> None:
             await asyncio.to_thread(incoming.write, bytes(gathered))
             gathered.clear()
     await asyncio.to_thread(incoming.write, bytes(gathered))
+
+
+async def _nothing_to_fetch() -> AsyncGenerator[Progress, None]:
+    yield SUCCESS
 
 
 async def _created(

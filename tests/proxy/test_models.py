@@ -233,6 +233,23 @@ async def test_a_pull_is_streamed_or_answered_at_its_end(front: Front, fake: Fak
     assert (status, answered["message"]["content"]) == (200, ANSWER)
 
 
+async def test_a_pull_of_what_is_here_by_other_means_than_a_pull_succeeds_and_asks_nobody(
+    make_front: MakeFront, fake: FakeRegistry
+) -> None:
+    models = {"tinychat": {"aliases": ["gpt-5-codex"]}}
+    fake.add_model("library/tinyembed", "f16", model=TINY)
+    async with make_front(registry=RegistryConfig(ollama=fake.url, hub=fake.url), models=models) as front:
+        for name in ("tinychat", "TinyChat:latest", "selftest", "gpt-5-codex", "gpt-5-codex:latest"):
+            assert await front.lines("/api/pull", model=name) == [{"status": "success"}]
+            assert await front.whole("/api/pull", model=name) == (200, {"status": "success"})
+        assert fake.requests == []
+        lines = await front.lines("/api/pull", model="tinyembed:f16")  # here it is only with another tag
+        assert (lines[0], lines[-1]) == ({"status": "pulling manifest"}, {"status": "success"})
+        asked = len(fake.requests)
+        assert (await front.lines("/api/pull", model="tinyembed:f16"))[-1] == {"status": "success"}
+        assert len(fake.requests) > asked, "what was pulled is brought up to date"
+
+
 async def test_a_pull_of_what_is_not_there_says_so(front: Front) -> None:
     lines = await front.lines("/api/pull", model="nope")
     assert lines == [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
