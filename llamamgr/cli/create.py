@@ -35,15 +35,17 @@ def create(
     from llamamgr.core.names import ModelName
     from llamamgr.daemon.client import tell_of_models
     from llamamgr.host.paths import Paths
-    from llamamgr.host.settings import load_config
+    from llamamgr.host.settings import load_config, place_of
     from llamamgr.models import create as making
     from llamamgr.models.index import Index
+    from llamamgr.models.sources import OWN
 
     wanted_name = ModelName.parse(name)
     said, folder = _read(file)
     _check(said)
     paths = Paths.of_environment()
-    index = Index(paths, load_config(paths))
+    config = load_config(paths)
+    index = Index(paths, config)
     wanted = _wanted(wanted_name.short, said, folder, index, paths, quantize)
     with telling() as tell:
         making.create(
@@ -55,6 +57,13 @@ def create(
             _quantizer(paths) if quantize else None,
         )
     tell_of_models(paths)
+    if OWN not in config.sources:
+        typer.echo(
+            f"warning: {wanted_name.short} will be in no list: {place_of('sources')} leaves the store out; "
+            f'add "{OWN}" to it',
+            err=True,
+        )
+        return
     typer.echo(f'next: llamamgr run {wanted_name.short} "hello"')
 
 

@@ -114,6 +114,19 @@ def test_of_several_models_each_failure_is_told_once_and_the_others_are_removed(
     assert done.stderr.count("'gone' not found") == 1
 
 
+def test_a_model_that_no_list_will_have_is_warned_of(work: Path, monkeypatch: pytest.MonkeyPatch):
+    (work / "Modelfile").write_text("FROM tinychat\n")
+    (work.parent / "config").mkdir(exist_ok=True)
+    (work.parent / "config" / "config.toml").write_text('sources = ["folders"]\n')
+    done = llamamgr("create", "hidden")
+    assert (done.returncode, "next:" in done.stdout) == (0, False)
+    assert "warning: hidden:latest will be in no list: sources leaves the store out" in done.stderr
+    monkeypatch.setenv("LLAMAMGR_SOURCES", "folders,ollama")
+    assert "LLAMAMGR_SOURCES leaves the store out" in llamamgr("create", "hidden").stderr
+    monkeypatch.setenv("LLAMAMGR_SOURCES", "folders,store")
+    assert "warning" not in llamamgr("create", "hidden").stderr
+
+
 def test_a_pull_of_what_cannot_be_a_name_starts_nothing(work: Path):
     assert "invalid model name" in run("pull", "hf:only-org", code=2)
     assert not (work.parent / "run").exists()
