@@ -216,11 +216,6 @@ class Scheduler(Situation):
 
     def _expire(self, now: float) -> None:
         self.residues = {id_: residue for id_, residue in self.residues.items() if residue.until > now}
-        for child in list(self.children.values()):
-            if child.is_idle and child.superseded:
-                self._stop(child, child.superseded)
-            elif child.is_idle and child.expires <= now and not self.is_wanted(child):
-                self._stop(child, _why_expired(child))
         while (
             self.waiting
             and now - (first := next(iter(self.waiting.values()))).since >= self.limits.queue_wait
@@ -228,6 +223,11 @@ class Scheduler(Situation):
             del self.waiting[first.request]
             detail = f"it waited {self.limits.queue_wait:g} s for its turn"
             self._refuse(first.request, "waited_too_long", detail, 5)
+        for child in list(self.children.values()):  # after those who wanted it and gave up
+            if child.is_idle and child.superseded:
+                self._stop(child, child.superseded)
+            elif child.is_idle and child.expires <= now and not self.is_wanted(child):
+                self._stop(child, _why_expired(child))
 
     # -- the pass over the waiting
 

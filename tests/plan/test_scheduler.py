@@ -224,6 +224,20 @@ def test_a_demand_that_waited_too_long_is_refused_with_retry_after():
     assert (refused.request, refused.why) == (2, "waited_too_long")
 
 
+def test_a_child_goes_at_once_when_the_last_who_wanted_it_gives_up():
+    plan = Scheduler(20, Limits(queue_wait=30, patience=5))
+    plan.handle(asks(1, "busy", 10), 0)
+    plan.handle(ChildBecameReady("c1"), 0)
+    plan.handle(asks(2, "a", 10, keep=0), 0)
+    plan.handle(Left(2), 0)
+    plan.handle(asks(3, "big", 20), 0)
+    plan.handle(asks(4, "a", 10, keep=0), 1)
+    assert plan.handle(ChildBecameReady("c2"), 10) == []  # kept for the one that waits for all of the memory
+    refused, also, stopped = plan.handle(TimePassed(), 40)
+    assert (refused.request, also.request) == (3, 4)
+    assert stopped == StopChild("c2", "its keep-alive ran out")
+
+
 def test_max_models_counts_children_and_not_bytes():
     plan = Scheduler(1000, Limits(max_models=1))
     first = loaded(plan, "a", 0, 1)
