@@ -126,10 +126,11 @@ class Index:
         It is one that ``name`` is an alias of, or one of this very name that is no model of the own store: a file, or another
         program's. ``InvalidNameError`` for what cannot be a name.
         """
-        wanted, aliases = parse_model_name(name), self._config.aliases
-        card = None if is_hub_name(name) else self._current(_FRESH).by_key.get(wanted.key)
+        aliases = self._config.aliases
+        card = None if is_hub_name(name) else self._current(_FRESH).by_key.get(_key(name))
         if name.lower() in aliases or (card is None and name.lower().removesuffix(_LATEST) in aliases):
             return self.find(name)
+        parse_model_name(name)
         return None if card and card.source == OWN and card.manifest else card
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
@@ -161,10 +162,10 @@ class Index:
         """The model that ``name`` is an alias of, or bears; with ``:latest`` an alias is meant where no model has that name."""
         aliases = self._config.aliases
         full = aliases.get(name.lower(), name)
-        card = _lookup(snapshot, parse_model_name(full), has_tag(full))
-        if card is None and (full := aliases.get(name.lower().removesuffix(_LATEST), "")):
-            card = _lookup(snapshot, parse_model_name(full), has_tag(full))
-        return card
+        untagged = aliases.get(name.lower().removesuffix(_LATEST), "")
+        if untagged and full == name and snapshot.by_key.get(_key(name)) is None:
+            full = untagged
+        return _lookup(snapshot, parse_model_name(full), has_tag(full))
 
     def header(self, card: ModelCard, verbose: bool = False) -> Header:
         """The header of the first part with the tensors of all; with ``verbose`` long arrays too.
@@ -288,6 +289,14 @@ def _lookup(snapshot: _Snapshot, wanted: ModelName, has_tag: bool) -> ModelCard 
     if exact or has_tag:
         return exact
     return min(snapshot.by_repository.get(wanted.repository.lower(), ()), key=_preference, default=None)
+
+
+def _key(name: str) -> str:
+    """The key of a name; "" for what can be none, such as many an alias."""
+    try:
+        return parse_model_name(name).key
+    except InvalidNameError:
+        return ""
 
 
 def _preference(card: ModelCard) -> tuple[int, str]:

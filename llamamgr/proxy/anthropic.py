@@ -86,7 +86,13 @@ class Conversation:
     async def run(self, want: Want) -> web.StreamResponse:
         whole = None if self._asked.stream else self._answer
         return await deliver(
-            self._request, want, self._writer, self._attempt, whole=whole, last_words=_last_words
+            self._request,
+            want,
+            self._writer,
+            self._attempt,
+            whole=whole,
+            last_words=_last_words,
+            is_fresh=lambda: self._renderer.is_fresh,
         )
 
     def _new_renderer(self) -> Renderer:
@@ -107,7 +113,9 @@ class Conversation:
         return replies.v1(self._renderer.whole(), headers=self._headers)
 
     async def _attempt(self, lease: Lease) -> None:
-        renderer = self._renderer = self._new_renderer()
+        if not self._renderer.is_fresh:
+            self._renderer = self._new_renderer()
+        renderer = self._renderer
         chat, script, now = self._asked.chat, self._script, services_of(self._request).clock()
 
         async def take(events: Sequence[Event]) -> None:

@@ -23,15 +23,17 @@ async def deliver(
     whole: Callable[[], web.Response] | None,
     last_words: Callable[[Told], bytes],
     is_spent: Callable[[], bool] = lambda: False,
+    is_fresh: Callable[[], bool] = lambda: False,
 ) -> web.StreamResponse:
     """Run ``attempt`` under a lease, which may write; it is run once more when its child got lost before anything was written.
 
-    Not when it ``is_spent``: what it sends can be sent once only, and has been. The answer is ``whole()``, or where that is None
-    what was written. A failure before the first byte is raised, one after it ends the stream with ``last_words`` and a cut
-    connection.
+    Also while what was written ``is_fresh``: nothing of an answer. Not when it ``is_spent``: what it sends can be sent once only,
+    and has been. The answer is ``whole()``, or where that is None what was written. A failure before the first byte is raised, one
+    after it ends the stream with ``last_words`` and a cut connection.
     """
     try:
-        await with_lease(services_of(request).children, want, attempt, lambda: writer.sent or is_spent())
+        children = services_of(request).children
+        await with_lease(children, want, attempt, lambda: is_spent() or (writer.sent and not is_fresh()))
     except Exception as error:
         if not writer.sent or isinstance(error, ConnectionError):
             raise

@@ -140,6 +140,7 @@ def _cleaned(path: str) -> str:
 
 
 def _redirect(request: web.Request, status: int, target: str) -> web.Response:
+    target = target.replace("\\", "%5C")  # browsers take it for a slash
     if request.method != "GET":
         return web.Response(status=status, headers={"Location": target})
     words = "Moved Permanently" if status == 301 else "Temporary Redirect"

@@ -25,7 +25,7 @@ async def perform(lease: Lease, chat: ChatRequest, script: Script | None, now: i
     """Generate as ``relay.generate``; ``now`` is nanoseconds since the epoch. ``DialectError`` when the template fails."""
     if script is None:
         call = engine.chat_call(chat)
-        wanted = await relay.preferred(lease, call.body)
+        wanted = await relay.preferred(lease, call.body, take)
         await relay.generate(lease, msgspec.structs.replace(call, body=wanted), take)
         return
     prompt = script.prompt(chat, now)

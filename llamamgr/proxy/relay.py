@@ -19,7 +19,7 @@ from llamamgr.proxy.upstream import Exchange, UpstreamLostError, open_exchange
 from llamamgr.supervise.lease import NO_WISHES, Children, Endpoint, Lease, LoadOptions
 from llamamgr.wire.engine import EngineCall, detokenize_call, error_of, read_content
 from llamamgr.wire.errors import DialectError, ProtocolError
-from llamamgr.wire.neutral import Event, Failed, Finished
+from llamamgr.wire.neutral import Event, Failed, Finished, PromptRead
 from llamamgr.wire.persona import NOBODY, persona_of
 from llamamgr.wire.plainer_turns import plainer
 from llamamgr.wire.precedence import Watch, both_of
@@ -172,8 +172,11 @@ class _Shown(Exception):  # noqa: N818 - no error: what was to be seen has been
     """An answer has shown what it is."""
 
 
-async def preferred(lease: Lease, body: bytes) -> bytes:
-    """``body``, a chat request; of one with tools and a format only what the model needs of the two. Errors as ``generate``."""
+async def preferred(lease: Lease, body: bytes, take: Take | None = None) -> bytes:
+    """``body``, a chat request; of one with tools and a format only what the model needs of the two. Errors as ``generate``.
+
+    ``take`` hears how far the prompt is read.
+    """
     both = both_of(body)
     if both is None:
         return body
@@ -183,6 +186,9 @@ async def preferred(lease: Lease, body: bytes) -> bytes:
 
     async def look(events: Sequence[Event]) -> None:
         watch.feed(events)
+        read = [event for event in events if isinstance(event, PromptRead)]
+        if take is not None and read:
+            await take(read)
         if watch.turn is not None:
             raise _Shown
 

@@ -179,7 +179,13 @@ class Conversation:
     async def run(self, want: Want) -> web.StreamResponse:
         whole = None if self._asked.stream else self._answer
         return await deliver(
-            self._request, want, self._writer, self._attempt, whole=whole, last_words=self._last_words
+            self._request,
+            want,
+            self._writer,
+            self._attempt,
+            whole=whole,
+            last_words=self._last_words,
+            is_fresh=lambda: self._renderer.is_fresh,
         )
 
     def _new_renderer(self) -> Renderer:
@@ -192,7 +198,9 @@ class Conversation:
         return self._renderer.failed(told.message)
 
     async def _attempt(self, lease: Lease) -> None:
-        renderer = self._renderer = self._new_renderer()
+        if not self._renderer.is_fresh:
+            self._renderer = self._new_renderer()
+        renderer = self._renderer
 
         async def take(events: Sequence[Event]) -> None:
             data = b"".join([renderer.event(event) for event in events if renderer.failure is None])

@@ -108,7 +108,7 @@ class Services(msgspec.Struct):
             known = self.index.recall(name)
             card = known if known is not None else await asyncio.to_thread(self.index.resolve, name)
         except NotFoundError:
-            self.claim(name)
+            self.claim(name.strip())
             raise
         self._claim(card.name, name)
         return card

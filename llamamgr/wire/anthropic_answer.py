@@ -149,6 +149,9 @@ class Renderer:
     ) -> None:
         self.failure: Failed | None = None
         self.started = not stream
+        self.is_fresh = (
+            True  # nothing is told but that it has begun, so that it may begin with another engine
+        )
         self._model = model
         self._id = id
         self._stream = stream
@@ -177,6 +180,7 @@ class Renderer:
         """What this event gives to a client that streams."""
         if self._is_silent and isinstance(event, TextDelta | ThinkingDelta | ToolCallDelta):
             return b""
+        self.is_fresh = self.is_fresh and isinstance(event, PromptRead)
         match event:
             case TextDelta(text=text):
                 text = self._without_prefill(text) if self._prefill else text

@@ -16,8 +16,9 @@ import msgspec
 
 _Read: TypeAlias = Callable[[Any], Any]
 
-# a key with a capital letter; in a string its quotes would be escaped
-_CAPITALS = re.compile(rb'"([A-Za-z_]*[A-Z][A-Za-z_]*)"\s*:')
+# a key with a capital letter, none longer than any field's; in a string its quotes would be escaped. Nothing is looked at twice: an
+# image is one long run of letters
+_CAPITALS = re.compile(rb'"([a-z_]{0,31}+[A-Z][A-Za-z_]{0,31}+)"\s*+:')
 
 
 def is_in_capitals(body: bytes, kind: Hashable) -> bool:

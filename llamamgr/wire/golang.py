@@ -147,7 +147,10 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
 
 
 def _decode(body: bytes, kind: type[_T], *, nulls: bool) -> tuple[_T, bytes]:
-    """``nulls`` may stand for any zero, as Go has it; clients of other APIs are told that they mean nothing."""
+    """``nulls`` may stand for any zero, as Go has it; clients of other APIs are told that they mean nothing.
+
+    Those write names in capitals for all fields or none, so that their bodies, which are long, need not be looked through.
+    """
     decoder: msgspec.json.Decoder[_T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
     try:
         value = decoder.decode(body)
@@ -158,10 +161,15 @@ def _decode(body: bytes, kind: type[_T], *, nulls: bool) -> tuple[_T, bytes]:
         if repaired == body:
             raise
         return _decode(repaired, kind, nulls=nulls)
-    if is_in_capitals(body, kind):  # type: ignore[arg-type]
+    if (nulls or _lacks(value)) and is_in_capitals(body, kind):  # type: ignore[arg-type]
         other = as_go_reads(body, kind, nulls=nulls)  # type: ignore[arg-type]
         return (value, body) if other == body else _decode(other, kind, nulls=nulls)
     return value, body
+
+
+def _lacks(value: object) -> bool:
+    """Whether a request has not said what all say."""
+    return any(getattr(value, name, "") is None for name in ("model", "messages"))
 
 
 def _repaired(body: bytes, complaint: str) -> bytes:

@@ -36,7 +36,7 @@ from llamamgr.wire.openai_forms import (
     respelt,
     tools_of,
 )
-from llamamgr.wire.openai_tools import NOTHING, NULL, choose, without_nulls
+from llamamgr.wire.openai_tools import NOTHING, choose, has_null, without_nulls
 
 _MOST_LOGPROBS = 20
 _CUSTOM = b'"custom"'
@@ -152,7 +152,7 @@ def _is_plain(chat: Wire) -> bool:
         return False
     if chat.modalities is not None or chat.web_search_options is not NOTHING:
         return False
-    if any(_CUSTOM in (raw := bytes(tool)) or NULL in raw for tool in chat.tools or ()):
+    if any(_CUSTOM in (raw := bytes(tool)) or has_null(raw) for tool in chat.tools or ()):
         return False
     for turn in chat.messages or ():
         if not isinstance(turn.content, str) or turn.reasoning is not None or turn.tool_calls:

@@ -6,6 +6,7 @@ model, whose call then comes as text. A choice that names tools is made to it by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from llamamgr.wire.errors import DialectError
 
 NOTHING = msgspec.Raw(b"")
 NULL = b"null"
+_NULL_FIELD = re.compile(rb'"(?:name|description|parameters|strict)"\s*+:\s*+null\b')
 _PARAM = "tool_choice"
 _NAMED = ("function", "custom")
 
@@ -72,12 +74,17 @@ def name_of(tool: msgspec.Raw) -> str:
     return read.named
 
 
+def has_null(tool: bytes) -> bool:
+    """Whether a raw tool is null, or may have a field of its function that is; schemas are full of other nulls."""
+    return NULL in tool and (tool == NULL or _NULL_FIELD.search(tool) is not None)
+
+
 def without_nulls(tool: msgspec.Raw) -> msgspec.Raw:
     """``tool`` without those fields of its function that are null: they say nothing, and the engine refuses them.
 
     The same object where there are none. ``DialectError`` 400 when it is no tool.
     """
-    if NULL not in bytes(tool):
+    if not has_null(bytes(tool)):
         return tool
     fields = _read(bytes(tool), dict[str, msgspec.Raw])
     function = fields.get("function", NOTHING)

@@ -17,7 +17,7 @@ from llamamgr.wire.neutral import Failed
 
 _Turn: TypeAlias = dict[str, Any]
 _SYSTEM = ("system", "developer")
-_JOINED = (*_SYSTEM, "user", "assistant")
+_JOINED = ("system", "user", "assistant")
 _TEXTS = ("content", "reasoning_content")
 
 
@@ -43,8 +43,9 @@ def plainer(body: bytes, failed: Failed) -> bytes | None:
 def _with_system_first(given: list[_Turn]) -> list[_Turn]:
     turns: list[_Turn] = []
     for turn in given:
-        is_late = turn.get("role") in _SYSTEM and any(one.get("role") not in _SYSTEM for one in turns)
-        turns.append({**turn, "role": "user"} if is_late else turn)
+        is_system = turn.get("role") in _SYSTEM
+        is_late = is_system and any(one.get("role") != "system" for one in turns)
+        turns.append({**turn, "role": "user" if is_late else "system"} if is_system else turn)
     return turns
 
 

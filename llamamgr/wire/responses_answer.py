@@ -145,6 +145,11 @@ class Renderer:
         self._cut = False
 
     @property
+    def is_fresh(self) -> bool:
+        """While it has told nothing but that it has begun, so that it may begin with another engine."""
+        return not (self._items or self.is_finished or self.failure)
+
+    @property
     def message(self) -> Message:
         """What was answered, as a turn to go on from."""
         said = {

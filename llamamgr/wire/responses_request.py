@@ -128,11 +128,14 @@ class _Tool(msgspec.Struct):
 
 
 class _Offered(msgspec.Struct):
-    """``tools`` in the chat API's form; ``custom`` and ``spaces`` as in a request; the types of what was ``left_out``."""
+    """``tools`` in the chat API's form; ``custom`` and ``spaces`` as in a request; ``plain``: names of those in no namespace;
+    ``left_out``: types of what is not offered.
+    """
 
     tools: list[msgspec.Raw] = []
     custom: set[str] = set()
     spaces: dict[str, tuple[str, str]] = {}
+    plain: set[str] = set()
     left_out: list[str] = []
 
 
@@ -242,7 +245,7 @@ def _request(
 ) -> ResponseRequest:
     _check(wire)
     offered = _tools(wire.tools or ())
-    offer = choose(offered.tools, _choice(wire.tool_choice, offered.spaces))
+    offer = choose(offered.tools, _choice(wire.tool_choice, offered))
     given = _given(wire.input, fields, recall)
     turns = tuple(
         turn for place, (item, _) in enumerate(given) for turn in reading.turns(item, f"input[{place}]")
@@ -373,6 +376,8 @@ def _offer(tool: _Tool, at: str, offered: _Offered, space: str = "") -> None:
     name = within(space, tool.name)
     if space:
         offered.spaces[name] = (space, tool.name)
+    else:
+        offered.plain.add(name)
     if tool.type == "custom":
         offered.custom.add(name)
     function = _custom(tool, at) if tool.type == "custom" else _function(tool)
@@ -380,14 +385,25 @@ def _offer(tool: _Tool, at: str, offered: _Offered, space: str = "") -> None:
     offered.tools.append(msgspec.Raw(msgspec.json.encode(whole)))
 
 
-def _choice(choice: msgspec.Raw, spaces: Mapping[str, tuple[str, str]]) -> msgspec.Raw:
-    """A choice that names a function of a namespace, with the name that it is offered by."""
+def _choice(choice: msgspec.Raw, offered: _Offered) -> msgspec.Raw:
+    """A choice that names functions of namespaces, with the names that they are offered by."""
     raw = bytes(choice)
-    if not spaces or not raw.startswith(b"{"):
+    if not offered.spaces or not raw.startswith(b"{"):
         return choice
-    named = msgspec.json.decode(raw, type=dict[str, Any])
-    found = [offered for offered, (_, name) in spaces.items() if name == named.get("name")]
-    return msgspec.Raw(msgspec.json.encode({**named, "name": found[0]})) if found else choice
+    asked = msgspec.json.decode(raw, type=dict[str, Any])
+    if isinstance(listed := asked.get("tools"), list):
+        asked["tools"] = [_offered_name(one, offered) for one in listed]
+    return msgspec.Raw(msgspec.json.encode(_offered_name(asked, offered)))
+
+
+def _offered_name(named: Any, offered: _Offered) -> Any:
+    """By its namespace where it is told, else where only one has it and no tool that is in none."""
+    if not isinstance(named, dict) or not isinstance(name := named.get("name"), str):
+        return named
+    if isinstance(space := named.get("namespace"), str):
+        return {**named, "name": within(space, name)}
+    alike = [full for full, (_, inner) in offered.spaces.items() if inner == name]
+    return {**named, "name": alike[0]} if len(alike) == 1 and name not in offered.plain else named
 
 
 def _function(tool: _Tool) -> dict[str, object]:

@@ -14,7 +14,7 @@ Faults come from the environment: ``FAKE_LLAMA="slow-load=0.5,exit-at=mid-stream
 ``never-healthy``   stays ``Loading model`` for ever
 ``early-models``    answers ``/v1/models`` while it loads, as builds of a year ago do
 ``hung-health``     accepts connections and never answers ``/health``
-``exit-at=WHEN``    exits at ``start``, ``load``, ``ready`` (just after it), ``request``, ``mid-stream``
+``exit-at=WHEN``    exits at ``start``, ``load``, ``ready`` (just after it), ``request``, ``reading``, ``mid-stream``
 ``exit-code=N``     with that code (default 1); a negative one is a signal (``-9``)
 ``ignore-sigterm``  does not stop on SIGTERM, however often; ``ignore-sigterm=N`` ignores the first N
 ``flood-stdout``    writes 8 MB of log at load and 1 MB at each request, and blocks when nobody reads
@@ -653,8 +653,11 @@ class Connection:
         fake = self.fake
         self.close = self.begun = True  # the real one closes after each stream, whatever its headers say
         self.write(STREAM_HEAD)
-        for event in reply.first():
+        first = reply.first()
+        for event in first:
             self.event(event)
+        if len(first) > 1:
+            fake.exit_if("reading")
         told = 0
         is_stuck = fake.flag("stuck") and fake.faults["stuck"] in reply.prompt
         for piece in reply.pieces(delay=fake.number("delay", 0)):

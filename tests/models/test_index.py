@@ -258,6 +258,19 @@ def test_a_name_that_is_not_there_costs_no_look_when_it_is_only_looked_up(
     assert index.find("no name at all/") is None
 
 
+def test_an_alias_need_not_be_what_a_model_may_be_called(paths: Paths, folder: Path, write: Write):
+    write("a.gguf")
+    aliases = ["My Model", "claude@2025"]
+    index = Index(paths, parse_config({"models_dirs": [str(folder)], "models": {"a": {"aliases": aliases}}}))
+    for alias in aliases:
+        for name in (alias, f"{alias}:latest", alias.upper()):
+            card = index.beyond_pulling(name)
+            assert card is not None
+            assert card.name == index.resolve(name).name == "a:latest"
+    with pytest.raises(InvalidNameError):
+        index.beyond_pulling("no name at all/")
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100, None])
 def test_a_spoiled_cache_is_made_anew(
     paths: Paths, index: Index, write: Write, damage: bytes | None, reads: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,23 @@ async def test_a_child_that_dies_before_its_first_token_is_replaced_in_silence(
         assert answer.status == 200
         assert b"tiny" in await answer.read()
     assert len(front.children.granted) == 2
+
+
+@pytest.mark.parametrize(("path", "body"), [RESPONSES, MESSAGES])
+async def test_a_child_that_dies_while_it_reads_is_replaced_though_its_stream_has_begun(
+    make_front: MakeFront, folder: Path, path: str, body: dict[str, Any]
+) -> None:
+    async with make_front(f"exit-at=reading,once={folder}/once") as front, front.post(path, body) as answer:
+        assert answer.status == 200
+        told = await answer.read()
+    assert len(front.children.granted) == 2
+    begun, ended = (
+        (b"response.created", b"response.completed") if path == RESPONSES[0] else (b"_start", b"_stop")
+    )
+    kind = b"event: message%b\n" if path == MESSAGES[0] else b"event: %b\n"
+    assert (told.count(kind % begun), told.count(kind % ended)) == (1, 1)
+    numbers = [int(one) for one in re.findall(rb'"sequence_number":(\d+)', told)]
+    assert numbers == list(range(len(numbers)))
 
 
 async def test_a_whole_answer_survives_even_a_death_in_mid_stream(

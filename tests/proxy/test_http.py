@@ -253,6 +253,7 @@ async def test_an_absolute_target_is_understood(front: Front) -> None:
         ("GET //api//tags?x=1", 307, "/api/tags?x=1"),
         ("GET /api/./../api/version", 307, "/api/version"),
         ("POST //api/chat", 307, "/api/chat"),
+        ("GET /x/../\\evil.example", 307, "/%5Cevil.example"),
     ],
 )
 async def test_a_slash_too_many_is_told_where_to_go_as_by_ollama(

@@ -117,6 +117,8 @@ async def test_blanks_around_a_name_are_none_of_it(front: Front) -> None:
     for path in ("/api/generate", "/api/chat", "/api/show", "/v1/chat/completions"):
         body = {"model": " tinychat ", "messages": HI, "prompt": "hi"}
         assert (await front.whole(path, **body))[0] == 200, path
+    for name, status in ((" nosuch ", 404), (" nosuch-cloud ", 403)):
+        assert (await front.whole("/api/chat", model=name, messages=HI))[0] == status
     assert await front.whole("/api/generate", model="  ") == (404, {"error": "model '  ' not found"})
     assert await front.whole("/api/embed", model="  ") == (404, {"error": "model '  ' not found"})
     for path in ("/api/chat", "/api/show", "/api/embeddings"):

@@ -239,6 +239,23 @@ def test_of_a_field_in_two_spellings_the_last_counts() -> None:
         assert golang.decode(body.encode(), Outer, "Outer", {}).model == wanted
 
 
+@pytest.mark.parametrize(
+    "letters", [b"A" * 4_000_000, b"aB" * 2_000_000, b"MKTAYIAKQR" * 400_000, b'\\"A' * 1_000_000]
+)
+def test_a_long_run_of_letters_is_looked_through_once(letters: bytes) -> None:
+    for body in (b'{"model":"%b"}', b'{"text":"%b"}', b'{"list":[{"role":"%b"}],"Model":"m"}'):
+        for struct in ("Outer", "openai.Outer"):
+            read = golang.decode(body % letters, Outer, struct, {})
+            assert read.model is None or len(read.model) in (1, len(json.loads(b'"%b"' % letters)))
+
+
+def test_bodies_of_other_apis_are_looked_through_only_where_something_is_missing() -> None:
+    body = b'{"model":"m","TEXT":"t"}'
+    assert golang.decode(body, Outer, "Outer", {}).text == "t"
+    assert golang.decode(body, Outer, "openai.Outer", {}).text is None
+    assert golang.decode(b'{"Model":"m","TEXT":"t"}', Outer, "openai.Outer", {}).text == "t"
+
+
 def test_null_is_the_zero_of_any_type() -> None:
     body = b'{"words":["a",null],"ids":[null,2],"sums":{"a":null},"name":null}'
     read = golang.decode(body, Sample, "Sample", {})

@@ -52,7 +52,7 @@ def test_later_system_texts_become_the_users_and_first_ones_one() -> None:
         turn("user", "c"),
         turn("system", "d"),
         turn("assistant", "e"),
-    ) == [turn("system", "a"), turn("developer", "b"), turn("user", "c\n\nd"), turn("assistant", "e")]
+    ) == [turn("system", "a\n\nb"), turn("user", "c\n\nd"), turn("assistant", "e")]
     assert mended(turn("system", "a"), turn("system", "b"), turn("user", "c")) == [
         turn("system", "a\n\nb"),
         turn("user", "c"),

@@ -244,6 +244,22 @@ def test_tools_of_a_namespace_are_offered_under_both_names(choice: Any) -> None:
     assert (told["type"], told["name"], len(told["tools"])) == ("namespace", "mcp__wx", 3)
 
 
+def named(choice: Any, *tools: Any) -> list[str]:
+    asked = parsed(tools=list(tools), tool_choice=choice)
+    return [json.loads(bytes(tool))["function"]["name"] for tool in asked.tools]
+
+
+def test_a_choice_means_the_tool_that_it_names() -> None:
+    plain = {"type": "function", "name": "search"}
+    mcp, other = ({"type": "namespace", "name": name, "tools": [plain]} for name in ("mcp", "other"))
+    assert named(plain, plain, mcp) == ["search"]
+    assert named(plain, mcp) == ["mcp__search"]
+    assert named({**plain, "namespace": "other"}, mcp, other, plain) == ["other__search"]
+    assert named({"type": "allowed_tools", "mode": "auto", "tools": [plain]}, mcp) == ["mcp__search"]
+    with pytest.raises(DialectError, match="Tool choice 'search' not found"):
+        named(plain, mcp, other)
+
+
 def test_calls_of_a_namespace_come_back_under_the_names_that_were_offered() -> None:
     call = {
         "type": "function_call",
