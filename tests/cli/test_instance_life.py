@@ -216,8 +216,9 @@ def test_the_table_tells_what_is_pinned_bad_and_fallen_back_to(store):
     assert rows[3].startswith("other")
     told = good("instance", "show", "default")
     assert "pinned      yes" in told and "fallback" in told
-    assert "pinned, stays at" in good("update") and "may be updated again" in good("unpin", "default")
+    assert "pinned, stays at" in good("update") and "default may be updated again" in good("unpin")
     assert "was not pinned" in good("unpin", "default")
+    assert "default stays at its build" in good("pin") and "default may be" in good("unpin", "default")
 
 
 def test_the_rule_that_chose_the_instance_is_told(store, own_home):
