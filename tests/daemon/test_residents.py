@@ -165,4 +165,5 @@ async def test_one_that_takes_long_keeps_no_other_from_being_loaded(house: MakeH
     async with house(tables) as home, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(home.residents.run())
         await until(lambda: home.loaded == {"two"})
+        assert home.loaded == {"two"} and not running.done(), "the other one is still waited for"
         running.cancel()

@@ -188,6 +188,7 @@ async def test_a_client_that_leaves_while_its_body_waits_to_be_read_is_noticed(m
         await until(lambda: metrics.connections == 1)
         client.writer.close()  # in order
         await until(lambda: metrics.connections == 0)
+        assert front.children.leases == 0 and not front.children.granted, "no engine was ever there"
 
 
 # -- answers
