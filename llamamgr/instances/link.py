@@ -22,8 +22,9 @@ from llamamgr.host.compilers import find_tool, processor
 from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.instances.build import RPC_TARGETS, SERVER, Progress, Report
+from llamamgr.instances.card_files import read_build, write_card
 from llamamgr.instances.recipes import recipe_for, recipes
-from llamamgr.instances.store import Store, build_id, read_build, write_card
+from llamamgr.instances.store import Store, build_id
 from llamamgr.instances.verify import SelfTest, probe, self_test
 
 

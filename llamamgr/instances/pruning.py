@@ -18,9 +18,10 @@ from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.host.running import processes_in
 from llamamgr.instances.build import size_of
+from llamamgr.instances.card_files import readable_builds
 from llamamgr.instances.ledger import read_ledger, write_ledger
 from llamamgr.instances.sources import archives_of, kept_sources, sources_of
-from llamamgr.instances.store import Instance, Store, readable_builds
+from llamamgr.instances.store import Instance, Store
 
 _HALF = "*.git.partial-*"
 

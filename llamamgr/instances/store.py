@@ -23,7 +23,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,19 +36,17 @@ from llamamgr.core.errors import (
     PermissionDeniedError,
 )
 from llamamgr.core.names import parse_instance_name
-from llamamgr.host.files import locked, read_toml, write_atomic
+from llamamgr.host.files import locked
 from llamamgr.host.paths import Paths
 from llamamgr.host.running import is_alive
+from llamamgr.instances.card_files import folders_in, read_build, read_card, write_card
 from llamamgr.instances.ledger import Event, Ledger, Why, read_ledger, write_ledger
 
 _SCRATCH = ".scratch-"
 _LOGS_KEPT = 10
-_UNNEEDED = "remove that folder if nothing needs it"
 _MOVING = 10.0  # seconds to wait for somebody else's switch, which takes milliseconds
 
 Passed = Callable[[str], None]
-
-Card = TypeVar("Card", bound=msgspec.Struct)
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -110,7 +107,7 @@ class Store:
     def fallbacks(self) -> dict[str, Event]:
         """How the instances came to their builds that went back by themselves; reads no more than their histories."""
         found: dict[str, Event] = {}
-        for folder in _folders(self.root):
+        for folder in folders_in(self.root):
             event = read_ledger(folder).arrival(_target_of(folder / "current"))
             if event is not None and event.why == "fallback":
                 found[folder.name] = event
@@ -216,13 +213,13 @@ class Store:
 
     def _read(self, folder: Path, warnings: list[str]) -> Instance:
         file = folder / "instance.toml"
-        spec = _load(file, InstanceSpec)
+        spec = read_card(file, InstanceSpec)
         if spec.name != parse_instance_name(folder.name):
             raise ConfigError(
                 f"{file} says that it is {spec.name!r}", "the folder must be called what is said there"
             )
         builds: list[Build] = []
-        for path in _folders(folder / "builds"):
+        for path in folders_in(folder / "builds"):
             try:
                 builds.append(read_build(path))
             except (ConfigError, PermissionDeniedError) as error:
@@ -257,7 +254,7 @@ class Workshop:
 
     def fresh_id(self, stem: str) -> str:
         """``stem``, with ``.2``, ``.3`` … when a build of that id exists: published builds never change."""
-        taken = {path.name for path in _folders(self.folder / "builds")}
+        taken = {path.name for path in folders_in(self.folder / "builds")}
         numbered = (stem if n == 1 else f"{stem}.{n}" for n in range(1, len(taken) + 2))
         return next(name for name in numbered if name not in taken)
 
@@ -369,20 +366,6 @@ def stand_in(preferred: str, usable: Collection[str]) -> str:
     return next(iter(usable)) if preferred not in usable and len(usable) == 1 else preferred
 
 
-def readable_builds(folder: Path) -> list[Build]:
-    """The builds of the instance in ``folder`` whose cards can be read."""
-    found = []
-    for path in _folders(folder / "builds"):
-        with contextlib.suppress(ConfigError, PermissionDeniedError):
-            found.append(read_build(path))
-    return found
-
-
-def read_build(folder: Path) -> Build:
-    """The build in ``folder``; ``ConfigError`` when its card is missing or cannot be read."""
-    return Build(_load(folder / "build.toml", BuildCard), str(folder))
-
-
 def sweep(folder: Path) -> None:
     """Remove what dead installers left in an instance's folder; only for the holder of its lock (``Store.changing``)."""
     for left in folder.glob(f"{_SCRATCH}*"):
@@ -405,10 +388,6 @@ def _remove_when_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
-
-
 def _target_of(link: Path) -> str:
     try:
         return link.readlink().name
@@ -416,33 +395,6 @@ def _target_of(link: Path) -> str:
         return ""
 
 
-def _load(path: Path, card: type[Card]) -> Card:
-    hint = f"`llamamgr uninstall {path.parent.name}` removes it" if card is InstanceSpec else _UNNEEDED
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing", hint)
-    try:
-        return msgspec.convert(read_toml(path), card)
-    except (msgspec.ValidationError, ConfigError) as error:
-        told = error.what if isinstance(error, ConfigError) else f"{path}: {error}"
-        raise ConfigError(told, hint) from None
-
-
 def build_id(number: int, commit: str, arch: str) -> str:
     """``b11434-0c1e570-cpu``: what it is at a glance, and a fit name for a folder."""
     return f"b{number}-{re.sub(r'[^A-Za-z0-9._]+', '-', commit)}-{arch}"
-
-
-def write_card(path: Path, card: msgspec.Struct) -> None:
-    """``card`` as TOML, by rename; for its owner's eyes only where an address in it has what somebody logs in with."""
-    from llamamgr.host.git import without_login  # runs programs, which who only reads does not
-
-    text = dump(card)
-    write_atomic(path, text, 0o600 if without_login(text) != text else 0o644)
-
-
-def dump(card: msgspec.Struct) -> str:
-    """A card as TOML."""
-    import tomli_w
-
-    data: dict[str, Any] = msgspec.to_builtins(card)
-    return tomli_w.dumps(data)

@@ -13,8 +13,9 @@ import msgspec
 
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import ConflictError, NotFoundError
+from llamamgr.instances.card_files import write_card
 from llamamgr.instances.ledger import Mark, Why, read_ledger, write_ledger
-from llamamgr.instances.store import Instance, Store, point, write_card
+from llamamgr.instances.store import Instance, Store, point
 
 
 def fall_back(store: Store, name: str, bad_build_id: str, reason: str) -> Build | None:

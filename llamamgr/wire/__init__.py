@@ -17,7 +17,7 @@ persona      what a Modelfile adds to every request; ``script``: a chat of any d
 openai       OpenAI's errors and models; ``_chat`` → (engine) → ``_relay`` pass chats on, ``_chat_turns`` →
              (engine) → ``_chat_answer`` translate those of a Go template, ``_completions`` translates,
              ``_tools`` reads every form of ``tool_choice``
-responses    OpenAI's Responses: ``_items`` → ``_request`` → (engine) → ``_answer``; ``_memory`` of them,
+responses    OpenAI's Responses: ``_items``, ``_tools`` → ``_request`` → (engine) → ``_answer``; ``_memory`` of them,
              whose items are ``_stored`` in full
 anthropic    Anthropic's dialect: ``_turns`` → ``_request`` → (engine) → ``_answer``
 embeddings   vectors in three forms; ``rerank``: scores in three forms; ``transcription``: what is said in a

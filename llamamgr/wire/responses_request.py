@@ -1,7 +1,6 @@
 """``POST /v1/responses``: items in, a neutral chat out.
 
-Tools that only OpenAI's servers run are left out, and told to be. A custom tool, which takes a text, is offered as a function of
-one, and one of a namespace, as Codex has them of MCP servers, under both names. Facts: OpenAI's Responses API.
+Facts: OpenAI's Responses API.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from llamamgr.wire import golang
-from llamamgr.wire.custom_tools import INPUT, described
 from llamamgr.wire.errors import DialectError
 from llamamgr.wire.neutral import ChatRequest, JsonObject, JsonSchema, Message, ResponseFormat
 from llamamgr.wire.openai_chat import effort
 from llamamgr.wire.openai_tools import NOTHING, choose
-from llamamgr.wire.responses_items import Item, Reading, joined, within
+from llamamgr.wire.responses_items import Item, Reading, joined
 from llamamgr.wire.responses_stored import full
+from llamamgr.wire.responses_tools import chosen, read_tools, shown
 
 _EXTRAS = (
     *(
@@ -110,35 +109,6 @@ class _Text(msgspec.Struct):
     format: _Format | None = None
 
 
-class _CustomFormat(msgspec.Struct):
-    syntax: str = ""
-    definition: str = ""
-
-
-class _Tool(msgspec.Struct):
-    """Of type ``namespace`` it only groups ``tools``, which are the client's own."""
-
-    type: str = ""
-    name: str | None = None
-    description: str | None = None
-    parameters: msgspec.Raw = NOTHING
-    strict: bool | None = None
-    format: msgspec.Raw = NOTHING
-    tools: list[_Tool] | None = None
-
-
-class _Offered(msgspec.Struct):
-    """``tools`` in the chat API's form; ``custom`` and ``spaces`` as in a request; ``plain``: names of those in no namespace;
-    ``left_out``: types of what is not offered.
-    """
-
-    tools: list[msgspec.Raw] = []
-    custom: set[str] = set()
-    spaces: dict[str, tuple[str, str]] = {}
-    plain: set[str] = set()
-    left_out: list[str] = []
-
-
 class Wire(msgspec.Struct):
     model: str | None = None
     input: str | list[Item] | None = None
@@ -179,11 +149,6 @@ _ECHOED: dict[str, Any] = {
 _COMPLETED: dict[str, dict[str, Any]] = {
     "reasoning": {"effort": None, "summary": None},
     "text": {"format": {"type": "text"}},
-}
-_TOOLS: dict[str, dict[str, Any]] = {
-    "function": {"description": None, "parameters": None, "strict": None},
-    "custom": {"description": None, "format": {"type": "text"}},
-    "namespace": {"description": None, "tools": []},
 }
 _MOST_METADATA = 16
 
@@ -244,8 +209,8 @@ def _request(
     wire: Wire, fields: Mapping[str, msgspec.Raw], reading: Reading, recall: Recall
 ) -> ResponseRequest:
     _check(wire)
-    offered = _tools(wire.tools or ())
-    offer = choose(offered.tools, _choice(wire.tool_choice, offered))
+    offered = read_tools(wire.tools or ())
+    offer = choose(offered.tools, chosen(wire.tool_choice, offered))
     given = _given(wire.input, fields, recall)
     turns = tuple(
         turn for place, (item, _) in enumerate(given) for turn in reading.turns(item, f"input[{place}]")
@@ -354,75 +319,6 @@ def _format(text: _Text | None) -> ResponseFormat | None:
     return JsonSchema(asked.schema)
 
 
-def _tools(given: Sequence[msgspec.Raw]) -> _Offered:
-    offered = _Offered()
-    for place, raw in enumerate(given):
-        tool = golang.decode(bytes(raw), _Tool, "openai.ResponsesTool", {}, f"tools[{place}]")
-        if tool.type == "namespace":
-            for inner, one in enumerate(tool.tools or ()):
-                _offer(one, f"tools[{place}].tools[{inner}]", offered, tool.name or "")
-        else:
-            _offer(tool, f"tools[{place}]", offered)
-    return offered
-
-
-def _offer(tool: _Tool, at: str, offered: _Offered, space: str = "") -> None:
-    """Add a tool in the chat API's form; one of a namespace under the names of both."""
-    if tool.type not in ("function", "custom"):
-        offered.left_out.append(tool.type or "unknown")
-        return
-    if not tool.name:
-        raise DialectError(400, f"{at}.name is required", param=f"{at}.name")
-    name = within(space, tool.name)
-    if space:
-        offered.spaces[name] = (space, tool.name)
-    else:
-        offered.plain.add(name)
-    if tool.type == "custom":
-        offered.custom.add(name)
-    function = _custom(tool, at) if tool.type == "custom" else _function(tool)
-    whole = {"type": "function", "function": {**function, "name": name}}
-    offered.tools.append(msgspec.Raw(msgspec.json.encode(whole)))
-
-
-def _choice(choice: msgspec.Raw, offered: _Offered) -> msgspec.Raw:
-    """A choice that names functions of namespaces, with the names that they are offered by."""
-    raw = bytes(choice)
-    if not offered.spaces or not raw.startswith(b"{"):
-        return choice
-    asked = msgspec.json.decode(raw, type=dict[str, Any])
-    if isinstance(listed := asked.get("tools"), list):
-        asked["tools"] = [_offered_name(one, offered) for one in listed]
-    return msgspec.Raw(msgspec.json.encode(_offered_name(asked, offered)))
-
-
-def _offered_name(named: Any, offered: _Offered) -> Any:
-    """By its namespace where it is told, else where only one has it and no tool that is in none."""
-    if not isinstance(named, dict) or not isinstance(name := named.get("name"), str):
-        return named
-    if isinstance(space := named.get("namespace"), str):
-        return {**named, "name": within(space, name)}
-    alike = [full for full, (_, inner) in offered.spaces.items() if inner == name]
-    return {**named, "name": alike[0]} if len(alike) == 1 and name not in offered.plain else named
-
-
-def _function(tool: _Tool) -> dict[str, object]:
-    function: dict[str, object] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    if bytes(tool.parameters) not in (b"", b"null"):
-        function["parameters"] = tool.parameters
-    return function
-
-
-def _custom(tool: _Tool, at: str) -> dict[str, object]:
-    """As a function of one text."""
-    given = bytes(tool.format) or b"null"
-    bound = golang.decode(given, _CustomFormat, "openai.ResponsesTool", {}, f"{at}.format")
-    told = described(tool.description, bound.syntax, bound.definition)
-    return {"name": tool.name, "description": told, "parameters": INPUT}
-
-
 def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     """Fields as the client sent them, defaults for the rest; of the tools only those that are offered."""
     said = {name: raw for name, raw in fields.items() if bytes(raw) not in (b"", b"null")}
@@ -430,14 +326,5 @@ def _echo(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     for name, defaults in _COMPLETED.items():
         more = msgspec.json.decode(said[name], type=dict[str, msgspec.Raw]) if name in said else {}
         told[name] = {**defaults, **more}
-    given = (
-        msgspec.json.decode(said["tools"], type=list[dict[str, msgspec.Raw] | None])
-        if "tools" in said
-        else []
-    )
-    tools = [{**_TOOLS[kind], **tool} for tool in given or () if tool and (kind := _type(tool)) in _TOOLS]
+    tools = shown(said.get("tools", NOTHING))
     return {**told, "tools": tools, "service_tier": "default"}
-
-
-def _type(tool: Mapping[str, msgspec.Raw]) -> str:
-    return bytes(tool.get("type", NOTHING)).decode().strip('"')

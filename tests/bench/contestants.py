@@ -24,7 +24,7 @@ from llamamgr.core.cards import BuildCard, Capability, InstanceSpec, Source
 from llamamgr.core.flags import parse_help
 from llamamgr.host.files import write_atomic
 from llamamgr.host.processes import capture
-from llamamgr.instances.store import dump
+from llamamgr.instances.card_files import dump
 from llamamgr.models import selftest
 from llamamgr.models.writer import gguf_bytes
 from tests.bench.fast_upstream import WORD

@@ -14,7 +14,7 @@ from llamamgr.core.cards import BuildCard, Capability, InstanceSpec, Source
 from llamamgr.core.flags import parse_help
 from llamamgr.host.files import write_atomic
 from llamamgr.host.processes import capture
-from llamamgr.instances.store import dump
+from llamamgr.instances.card_files import dump
 from tests.supervise.conftest import fake_build, fake_help, short_folder, supervisor
 
 __all__ = ("fake_build", "fake_help", "short_folder", "supervisor")  # pytest finds its fixtures here

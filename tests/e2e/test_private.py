@@ -18,7 +18,7 @@ import pytest
 from llamamgr import LlamaServer
 from llamamgr.core.cards import Build
 from llamamgr.core.errors import EngineError, UsageError
-from llamamgr.instances.store import dump
+from llamamgr.instances.card_files import dump
 from llamamgr.models import selftest
 from tests.e2e.conftest import llamamgr, until
 

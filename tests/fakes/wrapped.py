@@ -15,7 +15,7 @@ from llamamgr.core.cards import Build, BuildCard, Capability, InstanceSpec, Sour
 from llamamgr.core.flags import parse_help
 from llamamgr.host.files import write_atomic
 from llamamgr.host.processes import capture
-from llamamgr.instances.store import dump
+from llamamgr.instances.card_files import dump
 from tests.fakes import fake_llama_server
 
 _SCRIPT = '#!/bin/sh\nengine="{program}"\neval "$ENGINE_PRELUDE"\nexec "$engine" "$@"\n'

@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 
 from llamamgr.core.cards import BuildCard
-from llamamgr.instances.store import read_build
+from llamamgr.instances.card_files import read_build
 from llamamgr.models import selftest
 from tests.e2e.conftest import Daemon
 from tests.fakes import fake_llama_server, wrapped
