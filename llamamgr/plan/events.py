@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 HOST = "host"  # the device name of main memory; GPUs are named as ``--list-devices`` names them
+REPLACED = "its name is another file's now"  # a reason of ``KeySuperseded``
 
 
 class Offload(msgspec.Struct, frozen=True):
@@ -137,9 +138,6 @@ class KeepAliveChanged(msgspec.Struct, frozen=True):
 
     model: str
     keep_alive: float
-
-
-REPLACED = "its name is another file's now"
 
 
 class KeySuperseded(msgspec.Struct, frozen=True):

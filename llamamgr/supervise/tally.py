@@ -11,6 +11,7 @@ from collections import Counter
 import msgspec
 
 from llamamgr.core.histogram import LOADING, Histogram
+from llamamgr.plan.events import REPLACED
 
 MOST_MODELS = 1000
 THE_REST = "other"
@@ -20,7 +21,7 @@ _UNLOADS = {
     "its keep-alive ran out": "expired",
     "its ttl ran out": "expired",
     "its settings changed": "reconfigured",
-    "its name is another file's now": "replaced",
+    REPLACED: "replaced",
     "the model was asked for with other options": "replaced",
     "somebody wants it gone": "asked",
     "somebody wants it gone at once": "forced",

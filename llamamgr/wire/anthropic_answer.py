@@ -149,9 +149,7 @@ class Renderer:
     ) -> None:
         self.failure: Failed | None = None
         self.started = not stream
-        self.is_fresh = (
-            True  # nothing is told but that it has begun, so that it may begin with another engine
-        )
+        self.is_fresh = True  # it has told nothing but that it has begun: another engine may go on
         self._model = model
         self._id = id
         self._stream = stream

@@ -21,6 +21,7 @@ from llamamgr.wire.go_fields import as_go_reads, is_in_capitals
 
 _T = TypeVar("_T")
 
+quote = go_quote.quote
 _GENERAL_DIGITS = 6  # strconv.FormatFloat's bound for the shortest form
 
 _HTML = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
@@ -91,11 +92,6 @@ def general(value: float) -> str:
         return bytes(number(value)).decode()
     mantissa = f"{shown[0]}.{shown[1:]}" if len(shown) > 1 else shown
     return f"{'-' * sign}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
-
-
-def quote(text: bytes) -> str:
-    """``%q``: a double-quoted Go string."""
-    return go_quote.quote(text)
 
 
 def decode(body: bytes, kind: type[_T], struct: str, types: Mapping[str, str], at: str = "") -> _T:

@@ -25,7 +25,7 @@ from llamamgr.wire.neutral import (
     ToolCall,
 )
 from llamamgr.wire.ollama_options import LoadWishes, Options, parse_options
-from llamamgr.wire.openai_tools import NULL, without_nulls
+from llamamgr.wire.openai_tools import without_nulls
 
 _LEVELS = ("high", "medium", "low", "max")
 _NOTHING = msgspec.Raw(b"")
@@ -263,9 +263,10 @@ def model_not_found(name: str, param: str | None = None) -> DialectError:
 def _common(wire: _WireCommon) -> dict[str, Any]:
     top = wire.top_logprobs or 0
     if not -(2**63) <= top < 2**63:
-        field = "Go struct field GenerateRequest.top_logprobs of type int"
-        field = field if isinstance(wire, WireGenerate) else field.replace("Generate", "Chat")
-        raise DialectError(400, f"json: cannot unmarshal number {top} into {field}")
+        field = f"{'Generate' if isinstance(wire, WireGenerate) else 'Chat'}Request.top_logprobs"
+        raise DialectError(
+            400, f"json: cannot unmarshal number {top} into Go struct field {field} of type int"
+        )
     keep_alive, think = _keep_alive(wire.keep_alive), _think(wire.think)
     if not 0 <= top <= 20:
         raise DialectError(400, "top_logprobs must be between 0 and 20")
@@ -376,4 +377,4 @@ def _tools(given: bytes) -> tuple[msgspec.Raw, ...]:
     body = b'{"tools":%b}' % given
     _, sound = golang.decode_sound(body, _WireTools, "ChatRequest", _GO_TYPES)
     tools = msgspec.json.decode(sound, type=_RawTools).tools or ()
-    return tuple(map(without_nulls, tools)) if NULL in sound else tools
+    return tuple(map(without_nulls, tools))

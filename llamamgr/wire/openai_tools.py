@@ -15,7 +15,7 @@ import msgspec
 from llamamgr.wire.errors import DialectError
 
 NOTHING = msgspec.Raw(b"")
-NULL = b"null"
+_NULL = b"null"
 _NULL_FIELD = re.compile(rb'"(?:name|description|parameters|strict)"\s*+:\s*+null\b')
 _PARAM = "tool_choice"
 _NAMED = ("function", "custom")
@@ -76,7 +76,7 @@ def name_of(tool: msgspec.Raw) -> str:
 
 def has_null(tool: bytes) -> bool:
     """Whether a raw tool is null, or may have a field of its function that is; schemas are full of other nulls."""
-    return NULL in tool and (tool == NULL or _NULL_FIELD.search(tool) is not None)
+    return _NULL in tool and (tool == _NULL or _NULL_FIELD.search(tool) is not None)
 
 
 def without_nulls(tool: msgspec.Raw) -> msgspec.Raw:
@@ -91,7 +91,7 @@ def without_nulls(tool: msgspec.Raw) -> msgspec.Raw:
     if not bytes(function).startswith(b"{"):
         return tool
     given = _read(bytes(function), dict[str, msgspec.Raw])
-    kept = {name: value for name, value in given.items() if bytes(value) != NULL}
+    kept = {name: value for name, value in given.items() if bytes(value) != _NULL}
     return tool if len(kept) == len(given) else msgspec.Raw(msgspec.json.encode({**fields, "function": kept}))
 
 
