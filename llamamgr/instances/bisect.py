@@ -151,7 +151,8 @@ class _Search:
         goods = [tested for tested in by_number if tested.outcome.verdict == "good"]
         bads = [tested for tested in by_number if tested.outcome.verdict == "bad"]
         start, end = (goods[-1].hash if goods else good.hash), (bads[0].hash if bads else bad.hash)
-        if (start, end) != (good.hash, bad.hash) and git_history.is_ancestor(self._mirror, start, end):
+        is_narrower = start != end and (start, end) != (good.hash, bad.hash)
+        if is_narrower and git_history.is_ancestor(self._mirror, start, end):
             ends = f"--good {start[: len(good.short)]} --bad {end[: len(bad.short)]}"
             self._tell(Stage(note=f"not finished; what is left to search: {ends}"))
 

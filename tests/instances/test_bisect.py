@@ -164,6 +164,12 @@ def test_an_interrupted_search_tells_what_is_left_of_the_range(search, stages, t
     assert search([], command_test(QUANTIZE), good, bad, tmp_path / "history").number == 6
 
 
+def test_a_bad_end_that_is_good_leaves_no_range_to_search(search, stages):
+    with pytest.raises(UsageError, match="is not bad but good"):
+        search([Step()] * 3, command_test(QUANTIZE))
+    assert not any("not finished" in stage.note for stage in stages)
+
+
 def test_a_search_that_fails_at_its_first_build_has_nothing_to_tell(search, stages):
     with pytest.raises(EngineError):
         search([Step(), Step(status=200), Step()], command_test(QUANTIZE))
